@@ -1,0 +1,3 @@
+"""A daily USD budget for Amazon Bedrock."""
+
+__version__ = "0.1.0"
