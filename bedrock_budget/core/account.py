@@ -1,0 +1,164 @@
+"""What one process knows of one (scope, label, day): its own usage on the way to the store, and others' spend.
+
+Own usage moves ``unsent -> in flight -> acknowledged -> seen`` and is counted in exactly one of these places:
+
+- *unsent* usage merges;
+- one batch at a time is *in flight*: frozen (item, sequence, amounts) and repeated unchanged until its outcome is
+  known, because a write whose reply was lost may have been applied;
+- an *acknowledged* batch still counts as own until a look at the store is sure to include it;
+- what a look has *seen* is part of its sum.
+
+Effective spend = what the last look showed + own spend not in it yet. It never goes down within a day.
+Not thread-safe: the meter's lock guards it.
+"""
+
+from typing import NamedTuple
+
+from .keys import UsageKey, shard_of
+from .usage import Usage
+
+#: Own batches acknowledged up to this long before a daily total's pass began may be missing from the total.
+TOTAL_SLACK_SECS = 5
+
+
+class Amounts(NamedTuple):
+    """What a batch adds to its shard: exact cost in pico-USD, tokens by kind, and settled calls."""
+
+    cost_pico_usd: int
+    usage: Usage
+    requests: int
+
+    def plus(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            self.cost_pico_usd + other.cost_pico_usd, self.usage.plus(other.usage), self.requests + other.requests
+        )
+
+
+ZERO = Amounts(0, Usage(), 0)
+
+
+class Batch(NamedTuple):
+    """One frozen write: these amounts, once, to one shard item, under a writer's sequence number."""
+
+    key: UsageKey
+    writer_id: str
+    sequence: int
+    shard: int
+    shard_count: int
+    amounts: Amounts
+
+
+class Acknowledged(NamedTuple):
+    sequence: int
+    cost_pico_usd: int
+    at_epoch: float
+    order: int
+
+
+class Account:
+    """See the module's text. All amounts are pico-USD."""
+
+    __slots__ = (
+        "_acknowledged",
+        "_base",
+        "_cost",
+        "_floor",
+        "_own",
+        "_requests",
+        "_tokens",
+        "in_flight",
+        "key",
+        "sending",
+        "shard_count",
+    )
+
+    def __init__(self, key: UsageKey, shard_count: int) -> None:
+        self.key = key
+        self.shard_count = shard_count
+        self.in_flight: Batch | None = None
+        self.sending = False  # a thread is waiting for the store's answer to the batch in flight
+        self._cost = 0
+        self._tokens = [0, 0, 0, 0, 0]
+        self._requests = 0
+        self._acknowledged: list[Acknowledged] = []
+        self._own = 0
+        self._base = 0
+        self._floor = 0
+
+    def add(self, usage: Usage, cost_pico_usd: int, requests: int = 1) -> None:
+        """Add settled usage to what is unsent."""
+        self._cost += cost_pico_usd
+        self._own += cost_pico_usd
+        self._requests += requests
+        tokens = self._tokens
+        tokens[0] += usage[0]
+        tokens[1] += usage[1]
+        if usage[2] or usage[3] or usage[4]:
+            tokens[2] += usage[2]
+            tokens[3] += usage[3]
+            tokens[4] += usage[4]
+
+    @property
+    def spend(self) -> int:
+        """Effective spend."""
+        spend = self._base + self._own
+        return spend if spend > self._floor else self._floor
+
+    @property
+    def unsent(self) -> Amounts:
+        """What has not been put into a batch."""
+        return Amounts(self._cost, Usage(*self._tokens), self._requests)
+
+    @property
+    def unwritten_cost(self) -> int:
+        """What the store is not known to have."""
+        return self._cost + (self.in_flight.amounts.cost_pico_usd if self.in_flight else 0)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything is left to write."""
+        return self.in_flight is not None or self._requests > 0 or self._cost > 0
+
+    def seal(self, writer_id: str, sequence: int) -> Batch:
+        """Freeze what is unsent into the batch in flight; there must be none already."""
+        assert self.in_flight is None
+        self.in_flight = Batch(
+            self.key, writer_id, sequence, shard_of(writer_id, self.shard_count), self.shard_count, self.unsent
+        )
+        self._cost = 0
+        self._tokens = [0, 0, 0, 0, 0]
+        self._requests = 0
+        return self.in_flight
+
+    def acknowledge(self, at_epoch: float, order: int) -> None:
+        """The store has applied the batch in flight. ``order`` counts acknowledgements and looks of this process."""
+        batch, self.in_flight = self.in_flight, None
+        assert batch is not None
+        self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts.cost_pico_usd, at_epoch, order))
+
+    def reopen(self, writer_id: str, sequence: int) -> Batch:
+        """Put the amounts of the batch in flight into a new one under another writer: the store refused it for good."""
+        assert self.in_flight is not None
+        self.in_flight = self.in_flight._replace(
+            writer_id=writer_id, sequence=sequence, shard=shard_of(writer_id, self.shard_count)
+        )
+        return self.in_flight
+
+    def saw_shards(self, cost_pico_usd: int, own_sequence: int, begun: int) -> None:
+        """A strongly consistent look at the shards: their sum, the sequence number of this process's writer in its
+        item, and the ``order`` at which the look began."""
+        kept = [ack for ack in self._acknowledged if ack.sequence > own_sequence and ack.order > begun]
+        flying = self.in_flight
+        not_seen = flying.amounts.cost_pico_usd if flying and flying.sequence > own_sequence else 0
+        self._saw(cost_pico_usd, kept, not_seen)
+
+    def saw_total(self, cost_pico_usd: int, updated_at_epoch: float) -> None:
+        """A look at the daily total, whose pass began to read at ``updated_at_epoch``."""
+        kept = [ack for ack in self._acknowledged if ack.at_epoch >= updated_at_epoch - TOTAL_SLACK_SECS]
+        self._saw(cost_pico_usd, kept, self.in_flight.amounts.cost_pico_usd if self.in_flight else 0)
+
+    def _saw(self, cost_pico_usd: int, kept: list[Acknowledged], flying: int) -> None:
+        self._floor = self.spend
+        self._acknowledged = kept
+        self._base = max(self._base, cost_pico_usd)
+        self._own = self._cost + flying + sum(ack.cost_pico_usd for ack in kept)

@@ -1,0 +1,95 @@
+"""Ids, table keys and shards. Key patterns: the Price Keeper schema specification, "Table Schemas"."""
+
+import zlib
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+MAX_ID_LENGTH = 128
+
+#: How many index partitions the keys written in one hour are spread over.
+ACTIVE_BUCKETS = 8
+
+#: A writer's name: ``w`` and ten URL-safe characters, so that no other attribute of a shard item looks like one.
+WRITER_ID_LENGTH = 11
+
+
+class UsageKey(NamedTuple):
+    """What usage is counted by: a scope, a label and an org day (``YYYYMMDD``)."""
+
+    scope: str
+    label: str
+    day: str
+
+
+def id_problem(value: object) -> str | None:
+    """What is wrong with an org id, app id or label, as the end of a sentence; None if nothing is."""
+    if not isinstance(value, str):
+        return f"must be text, got {type(value).__name__} {value!r}; put it in quotes"
+    if not value:
+        return "must not be empty"
+    if len(value) > MAX_ID_LENGTH:
+        return f"must have at most {MAX_ID_LENGTH} characters, got {len(value)}: {value[:20]!r}..."
+    if "#" in value or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
+        return f"must not contain '#' or control characters, got {value!r}"
+    return None
+
+
+def scope_key(org_id: str, app_id: str | None) -> str:
+    """The scope of an org's quotas (``app_id`` None) or of one app's."""
+    return f"ORG#{org_id}" if app_id is None else f"ORG#{org_id}#APP#{app_id}"
+
+
+def date_key(day: str) -> str:
+    return f"DAY#{day}"
+
+
+def usage_key(scope: str, label: str) -> str:
+    return f"{scope}#LABEL#{label}"
+
+
+def shard_key(scope: str, label: str, shard: int) -> str:
+    return f"{scope}#LABEL#{label}#SH#{shard}"
+
+
+def parse_shard_key(key: str, date: str) -> tuple[UsageKey, int]:
+    """The usage key and the shard number of a shard item's two keys. Raises ValueError if they are none."""
+    usage, mark, shard = key.rpartition("#SH#")
+    scope, label_mark, label = usage.rpartition("#LABEL#")
+    if not (mark and label_mark and shard.isdigit() and date.startswith("DAY#")):
+        raise ValueError(f"not the keys of a shard item: {key!r}, {date!r}")
+    return UsageKey(scope, label, date.removeprefix("DAY#")), int(shard)
+
+
+def _stable_hash(text: str) -> int:
+    # Python's own hash() differs per process.
+    return zlib.crc32(text.encode())
+
+
+def shard_of(writer_id: str, shard_count: int) -> int:
+    """The shard that a writer adds to: always the same one for one (scope, label, day)."""
+    return _stable_hash(writer_id) % shard_count
+
+
+def is_writer_id(name: str) -> bool:
+    """Whether an attribute of a shard item is a writer's sequence number."""
+    return len(name) == WRITER_ID_LENGTH and name[0] == "w"
+
+
+def utc_hour(epoch: float) -> str:
+    """The UTC hour of a time, ``YYYYMMDDHH``."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y%m%d%H")
+
+
+def recent_hours(epoch: float, count: int) -> list[str]:
+    """The last ``count`` UTC hours up to the one of ``epoch``, newest first."""
+    return [utc_hour(epoch - 3600 * back) for back in range(count)]
+
+
+def active_key(hour: str, bucket: int) -> str:
+    """The index partition of what was written in a UTC hour."""
+    return f"ACTIVE#{hour}#{bucket}"
+
+
+def active_bucket(key: str) -> int:
+    """The index bucket of a shard key."""
+    return _stable_hash(key) % ACTIVE_BUCKETS

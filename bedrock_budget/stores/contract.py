@@ -1,0 +1,145 @@
+"""What a store promises. One suite (`tests/stores/test_contract.py`) holds every store to it.
+
+Common to all methods:
+
+- *Amounts* are exact: pico-USD and whole tokens go in and come out unchanged.
+- *Errors*: anything that is not a definite answer raises `StoreError` with its cause; it is never read as zero or as
+  "nothing there". `StoreSetupError` says that an operator has to act first (tables missing, no permission).
+  Waiting is bounded by the store's own time-outs.
+- *Threads and processes*: every method may be called by any number at once. After a fork the child may go on using
+  the same object.
+- *Expiry*: items whose ``expires_at_epoch`` has passed are not there for readers, deleted or not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ..core.account import Amounts, Batch
+from ..core.errors import StoreError
+from ..core.keys import UsageKey
+
+
+class StoreSetupError(StoreError):
+    """The store is not ready for use and will not become so by itself; the message names the remedy."""
+
+
+class SequenceConflict(StoreError):
+    """The item carries a higher sequence number of the batch's writer: another program uses the same writer id."""
+
+
+class ShardSum(NamedTuple):
+    """The shards of one usage key, summed. ``shard_count``: the largest that a shard says it was written under, at
+    least the one asked for. ``writer_sequence``: the asking writer's last applied sequence number, 0 if none."""
+
+    amounts: Amounts
+    writer_sequence: int
+    shard_count: int
+
+
+class DailyTotal(NamedTuple):
+    """A consolidated sum of shards. ``updated_at_epoch``: when the pass that wrote it *began* to read."""
+
+    amounts: Amounts
+    updated_at_epoch: int
+
+
+class Sticky(NamedTuple):
+    """The label a scope has fallen back to for the rest of the day, and its place in the ordering."""
+
+    label: str
+    index: int
+    reason: str
+    previous_label: str
+    activated_at_epoch: int
+    expires_at_epoch: int
+
+
+class Override(NamedTuple):
+    """A label that an operator pinned for an org (all its apps) or one app."""
+
+    label: str
+    reason: str
+    created_by: str
+    created_at_epoch: int
+    expires_at_epoch: int
+
+
+class Controls(NamedTuple):
+    """What operators and other processes have decided for a scope."""
+
+    org_item: Mapping[str, Any] | None
+    app_item: Mapping[str, Any] | None
+    override: Override | None
+    sticky: Sticky | None
+
+
+class Store(ABC):
+    """Counters, totals, sticky state and configuration that all processes share."""
+
+    @abstractmethod
+    def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
+        """Add a batch's amounts to its shard.
+
+        Outcome: on return they are in the shard, durably. Atomic: all of them or none.
+        Idempotent: the same batch (writer and sequence number) again changes nothing and returns; so does a lost
+        reply repeated, by us or by the SDK. Ordering: batches of one writer to one item come with rising sequence
+        numbers, one at a time. Marks the key as active in ``now_epoch``'s UTC hour.
+        Raises SequenceConflict if the item has a higher number of this writer (nothing is added), StoreError if the
+        outcome is unknown or the write failed: repeat the same batch.
+        """
+
+    @abstractmethod
+    def read_shards(self, keys: Mapping[UsageKey, int], *, writer_id: str | None = None) -> Mapping[UsageKey, ShardSum]:
+        """The strongly consistent sums of the shards of each key (all keys are in the answer, zero where nothing was
+        written). ``keys`` says under how many shards each is written; where an item says more, all are read.
+        Atomic per shard, not over shards: every write acknowledged before the call is in its sum.
+        """
+
+    @abstractmethod
+    def read_totals(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, DailyTotal]:
+        """The daily totals of those keys that have one. May be a little old."""
+
+    @abstractmethod
+    def write_total(self, key: UsageKey, total: DailyTotal) -> bool:
+        """Put a daily total in place of a lower or equal one. False: a higher one stands there and stays.
+        Atomic; idempotent; any number of writers in any order leave the highest."""
+
+    @abstractmethod
+    def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
+        """The usage keys written in these UTC hours (``YYYYMMDDHH``) and since written in no other, each with the
+        highest shard number seen plus one. May lack writes of the last seconds."""
+
+    @abstractmethod
+    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+        """The org's and app's Config items, the override in force (the app's before the org's) and the sticky state.
+        May be a little old."""
+
+    @abstractmethod
+    def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
+        """Move the sticky state forward. Returns the one in force afterwards: this one, or that of a writer who was
+        as far or further (strongly consistent). Atomic; idempotent; never moves backward."""
+
+    @abstractmethod
+    def clear_sticky(self, scope: str, day: str) -> None:
+        """Forget the day's sticky state. Idempotent."""
+
+    @abstractmethod
+    def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
+        """Pin a label for an app, or for all of the org's (``app_id`` None), in place of an earlier pin."""
+
+    @abstractmethod
+    def clear_override(self, org_id: str, app_id: str | None) -> bool:
+        """Remove a pin. False: there was none. Idempotent."""
+
+    @abstractmethod
+    def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
+        """Replace an org's (``app_id`` None) or app's Config item: plain text, numbers, booleans, lists, maps."""
+
+    @abstractmethod
+    def app_ids(self, org_id: str) -> list[str]:
+        """The apps of an org that have a Config item, sorted."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections. The store may be used again; it then opens new ones."""
