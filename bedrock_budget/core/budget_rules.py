@@ -140,13 +140,11 @@ def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _listed(top: Mapping[str, Any]) -> Iterable[tuple[str, str | None]]:
-    """Every org and app to check: those listed, and one of each that is not, for the defaults."""
-    for org_id, org in _section(top, "orgs").items():
-        for app_id in _section(org or {}, "apps"):
+    """Every org and app to check; where none is listed, one that takes the defaults."""
+    orgs = _section(top, "orgs")
+    for org_id in orgs or (values.UNLISTED,):
+        for app_id in _section(_section(orgs, org_id), "apps") or (values.UNLISTED,):
             yield org_id, app_id
-        yield org_id, values.UNLISTED
-    if "org_defaults" in top or not _section(top, "orgs"):
-        yield values.UNLISTED, values.UNLISTED
 
 
 def _unknown_keys(section: Mapping[Any, Any], known: Iterable[str], path: str, problems: list[str]) -> None:
@@ -257,7 +255,10 @@ def _resolve(
 
 def _path(layers: list[Layer], key: str) -> str:
     """Where the last word on a key stands, as a key path."""
-    path = next((path for path, layer in reversed(layers) if key in layer), "org_defaults")
+    return _joined(next((path for path, layer in reversed(layers) if key in layer), "org_defaults"), key)
+
+
+def _joined(path: str, key: str) -> str:
     if path == "metering" and key == "agg_shard_count":
         key = "usage_agg_shard_count"
     return f"{path}.{key}" if path else key
@@ -265,12 +266,13 @@ def _path(layers: list[Layer], key: str) -> str:
 
 def _pick(layers: list[Layer], key: str, check: values.Check, problems: list[str], *, optional: bool = False) -> Any:
     """The checked value of the last layer that has a key; None (and a problem) if none has, or it is wrong."""
-    for _, layer in reversed(layers):
-        if key in layer:
-            return check(layer[key], _path(layers, key), problems)
-    if not optional and key not in values.SETTINGS:
+    given = [(path, layer[key]) for path, layer in layers if key in layer]
+    if not given and not optional and key not in values.SETTINGS:
         problems.append(f"org_defaults.{key}: missing; set it there or for the org")
-    return None
+    result: Any = None
+    for path, value in given:  # a mistake is named even where a later layer would hide it
+        result = check(value, _joined(path, key), problems)
+    return result
 
 
 def _merge_quotas(

@@ -48,7 +48,7 @@ class Sticky(NamedTuple):
     """The label a scope has fallen back to for the rest of the day, and its place in the ordering."""
 
     label: str
-    index: int
+    position: int
     reason: str
     previous_label: str
     activated_at_epoch: int
