@@ -12,6 +12,7 @@ Effective spend = what the last look showed + own spend not in it yet. It never 
 Not thread-safe: the meter's lock guards it.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .keys import UsageKey, shard_of
@@ -37,6 +38,14 @@ class Amounts(NamedTuple):
 ZERO = Amounts(0, Usage(), 0)
 
 
+def sum_of(amounts: Iterable[Amounts]) -> Amounts:
+    """The exact sum."""
+    total = ZERO
+    for each in amounts:
+        total = total.plus(each)
+    return total
+
+
 class Batch(NamedTuple):
     """One frozen write: these amounts, once, to one shard item, under a writer's sequence number."""
 
@@ -49,8 +58,10 @@ class Batch(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
+    """A batch that the store has. ``order`` counts acknowledgements and looks of this process."""
+
     sequence: int
-    cost_pico_usd: int
+    amounts: Amounts
     at_epoch: float
     order: int
 
@@ -59,17 +70,21 @@ class Account:
     """See the module's text. All amounts are pico-USD."""
 
     __slots__ = (
+        "__weakref__",
         "_acknowledged",
         "_base",
         "_cost",
         "_floor",
         "_own",
         "_requests",
+        "_sealed",
         "_tokens",
+        "added",
         "in_flight",
         "key",
         "sending",
         "shard_count",
+        "written",
     )
 
     def __init__(self, key: UsageKey, shard_count: int) -> None:
@@ -77,6 +92,9 @@ class Account:
         self.shard_count = shard_count
         self.in_flight: Batch | None = None
         self.sending = False  # a thread is waiting for the store's answer to the batch in flight
+        self.added = 0  # calls added so far
+        self._sealed = 0  # of these, put into batches
+        self.written = 0  # of these, acknowledged
         self._cost = 0
         self._tokens = [0, 0, 0, 0, 0]
         self._requests = 0
@@ -87,6 +105,7 @@ class Account:
 
     def add(self, usage: Usage, cost_pico_usd: int, requests: int = 1) -> None:
         """Add settled usage to what is unsent."""
+        self.added += 1
         self._cost += cost_pico_usd
         self._own += cost_pico_usd
         self._requests += requests
@@ -105,6 +124,11 @@ class Account:
         return spend if spend > self._floor else self._floor
 
     @property
+    def own(self) -> int:
+        """Own spend that no look has shown yet."""
+        return self._own
+
+    @property
     def unsent(self) -> Amounts:
         """What has not been put into a batch."""
         return Amounts(self._cost, Usage(*self._tokens), self._requests)
@@ -117,7 +141,7 @@ class Account:
     @property
     def dirty(self) -> bool:
         """Whether anything is left to write."""
-        return self.in_flight is not None or self._requests > 0 or self._cost > 0
+        return self.written < self.added
 
     def seal(self, writer_id: str, sequence: int) -> Batch:
         """Freeze what is unsent into the batch in flight; there must be none already."""
@@ -125,16 +149,18 @@ class Account:
         self.in_flight = Batch(
             self.key, writer_id, sequence, shard_of(writer_id, self.shard_count), self.shard_count, self.unsent
         )
+        self._sealed = self.added
         self._cost = 0
         self._tokens = [0, 0, 0, 0, 0]
         self._requests = 0
         return self.in_flight
 
     def acknowledge(self, at_epoch: float, order: int) -> None:
-        """The store has applied the batch in flight. ``order`` counts acknowledgements and looks of this process."""
+        """The store has applied the batch in flight."""
         batch, self.in_flight = self.in_flight, None
         assert batch is not None
-        self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts.cost_pico_usd, at_epoch, order))
+        self.written = self._sealed
+        self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts, at_epoch, order))
 
     def reopen(self, writer_id: str, sequence: int) -> Batch:
         """Put the amounts of the batch in flight into a new one under another writer: the store refused it for good."""
@@ -144,21 +170,26 @@ class Account:
         )
         return self.in_flight
 
-    def saw_shards(self, cost_pico_usd: int, own_sequence: int, begun: int) -> None:
+    def saw_shards(self, cost_pico_usd: int, own_sequence: int, begun: int) -> Amounts:
         """A strongly consistent look at the shards: their sum, the sequence number of this process's writer in its
-        item, and the ``order`` at which the look began."""
+        item, and the ``order`` at which the look began. Returns own usage that is not in the sum."""
         kept = [ack for ack in self._acknowledged if ack.sequence > own_sequence and ack.order > begun]
-        flying = self.in_flight
-        not_seen = flying.amounts.cost_pico_usd if flying and flying.sequence > own_sequence else 0
-        self._saw(cost_pico_usd, kept, not_seen)
+        flying = self.in_flight if self.in_flight and self.in_flight.sequence > own_sequence else None
+        self._saw(cost_pico_usd, kept, flying)
+        unseen = [ack.amounts for ack in kept]
+        if flying:
+            unseen.append(flying.amounts)
+        return sum_of([*unseen, self.unsent])
 
     def saw_total(self, cost_pico_usd: int, updated_at_epoch: float) -> None:
         """A look at the daily total, whose pass began to read at ``updated_at_epoch``."""
         kept = [ack for ack in self._acknowledged if ack.at_epoch >= updated_at_epoch - TOTAL_SLACK_SECS]
-        self._saw(cost_pico_usd, kept, self.in_flight.amounts.cost_pico_usd if self.in_flight else 0)
+        self._saw(cost_pico_usd, kept, self.in_flight)
 
-    def _saw(self, cost_pico_usd: int, kept: list[Acknowledged], flying: int) -> None:
+    def _saw(self, cost_pico_usd: int, kept: list[Acknowledged], flying: Batch | None) -> None:
         self._floor = self.spend
         self._acknowledged = kept
         self._base = max(self._base, cost_pico_usd)
-        self._own = self._cost + flying + sum(ack.cost_pico_usd for ack in kept)
+        self._own = self._cost + sum(ack.amounts.cost_pico_usd for ack in kept)
+        if flying:
+            self._own += flying.amounts.cost_pico_usd

@@ -15,12 +15,12 @@ _CONTEXT_SUFFIX = re.compile(r":(?:\d+k|\d{3}|mm)$")
 
 # First match wins: the models of one format take each other's ``invoke_model`` bodies.
 _REQUEST_FORMATS: tuple[tuple[str, str], ...] = (
-    (r"anthropic\.claude-(v2|instant)", "anthropic-completions"),
+    (r"anthropic\.claude-(v\d|instant)", "anthropic-completions"),
     (r"anthropic\.", "anthropic-messages"),
-    (r"amazon\.nova-(canvas|reel|sonic|2-sonic|2-multimodal-embeddings)", "\\g<0>"),
+    (r"amazon\.nova-([\d-]+-)?(canvas|reel|sonic|multimodal-embeddings)", "\\g<0>"),
     (r"amazon\.nova-", "amazon-nova"),
     (r"amazon\.titan-(text|tg1)-", "amazon-titan-text"),
-    (r"amazon\.titan-embed-text-", "amazon-titan-embed-text"),
+    (r"amazon\.titan-embed-(text|g1-text)-", "amazon-titan-embed-text"),
     (r"amazon\.titan-[a-z]+-[a-z]+", "\\g<0>"),
     (r"meta\.llama", "meta-llama"),
     (r"mistral\.(mistral-7b|mixtral-8x7b|mistral-small-2402|mistral-large-2402)", "mistral-text"),

@@ -1,0 +1,302 @@
+"""The builder: exact conversion, what it takes, corrects and leaves out, and the same bytes for the same inputs."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedrock_budget.prices import build
+
+SUPPLEMENT: dict[str, Any] = {
+    "sources": {
+        "litellm": {"name": "map", "version": "1", "licence": "MIT", "retrieved": "2026-02-01"},
+        "hand": {"name": "hand", "version": "1", "licence": "none", "retrieved": "2026-03-01"},
+    }
+}
+
+
+def entry(usd_in: str | None, usd_out: str | None, read: str | None = None, **more: Any) -> dict[str, Any]:
+    """An entry of the price map, as read from JSON; prices in USD per 1M tokens."""
+    prices = {"input_cost_per_token": usd_in, "output_cost_per_token": usd_out, "cache_read_input_token_cost": read}
+    found: dict[str, Any] = {"litellm_provider": "bedrock", "mode": "chat"}
+    found |= {name: Decimal(usd).scaleb(-6) for name, usd in prices.items() if usd is not None}
+    return found | more
+
+
+def writes(usd_5m: str, usd_1h: str | None = None) -> dict[str, Decimal]:
+    found = {"cache_creation_input_token_cost": Decimal(usd_5m).scaleb(-6)}
+    if usd_1h:
+        found["cache_creation_input_token_cost_above_1hr"] = Decimal(usd_1h).scaleb(-6)
+    return found
+
+
+def made(litellm: dict[str, Any], **supplement: Any) -> build.Built:
+    return build.build(litellm, {**SUPPLEMENT, **supplement}, litellm_sha256="0" * 64)
+
+
+def rows(litellm: dict[str, Any], model: str, **supplement: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = made(litellm, **supplement).table["models"][model]["rows"]
+    return found
+
+
+def prices(row: dict[str, Any]) -> list[int]:
+    return [row[name] for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")]
+
+
+@given(st.integers(min_value=0, max_value=10**15))
+def test_conversion_is_exact(micros: int) -> None:
+    assert build.micros_per_1m(Decimal(micros).scaleb(-12)) == micros
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [("3.3E-6", 3_300_000), ("8.75E-9", 8_750), ("0.000004125", 4_125_000), ("0.0", 0), ("1e-12", 1)],
+)
+def test_conversion_of_map_texts(text: str, micros: int) -> None:
+    assert build.micros_per_1m(Decimal(text)) == micros
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Decimal("1.00000000000001E-6"), "not a whole number of micros"),
+        (Decimal("1E-13"), "not a whole number of micros"),
+        (Decimal("-1E-6"), "negative"),
+        (Decimal("NaN"), "not a price"),
+        (Decimal("Infinity"), "not a price"),
+        (1e-6, "not a price"),
+        (True, "not a price"),
+        ("1E-6", "not a price"),
+    ],
+)
+def test_no_price_is_rounded_or_guessed(value: object, reason: str) -> None:
+    with pytest.raises(build.Refused, match=reason):
+        build.micros_per_1m(value)
+
+
+def test_all_cache_prices_are_listed() -> None:
+    [row] = rows({"acme.m": entry("3", "15", "0.3", **writes("3.75", "6"))}, "acme.m")
+    assert prices(row) == [3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000]
+    assert "note" not in row
+    assert (row["profile"], row["source"]) == (None, "litellm")
+
+
+def test_no_write_price_is_listed() -> None:
+    [row] = rows({"acme.m": entry("0.8", "3.2", "0.2")}, "acme.m")
+    assert prices(row) == [800_000, 3_200_000, 200_000, 800_000, 800_000]
+    assert row["note"] == "no cache write price listed: input price"
+
+
+def test_no_1h_write_price_is_listed() -> None:
+    [row] = rows({"acme.m": entry("3", "15", "0.3", **writes("3.75"))}, "acme.m")
+    assert prices(row) == [3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000]
+    assert row["note"] == "no 1 h cache write price listed: 2 x input"
+
+
+def test_no_cache_price_is_listed() -> None:
+    [row] = rows({"acme.m": entry("0.25", "1.25")}, "acme.m")
+    assert prices(row) == [250_000, 1_250_000, 250_000, 312_500, 500_000]
+    assert "note" not in row
+
+
+@pytest.mark.parametrize("output", [None, "0.0"])
+def test_embeddings_have_no_output(output: str | None) -> None:
+    [row] = rows({"acme.embed": entry("0.02", output, mode="embedding")}, "acme.embed")
+    assert prices(row)[:2] == [20_000, 0]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "since"),
+    [
+        ("acme.claude-20250929-v1:0", "2025-09-29"),
+        ("acme.claude-20250929", "2025-09-29"),
+        ("acme.claude-20251399-v1:0", "2023-09-28"),
+        ("acme.qwen-2507-v1:0", "2023-09-28"),
+        ("acme.m", "2023-09-28"),
+    ],
+)
+def test_the_first_day_of_a_price(model_id: str, since: str) -> None:
+    [row] = rows({f"us.{model_id}": entry("1", "2")}, model_id)
+    assert row["from"] == since
+
+
+def test_in_region_is_not_sold_at_the_global_price() -> None:
+    both = {
+        "acme.m": entry("3", "15", "0.3", **writes("3.75", "6")),
+        "us.acme.m": entry("3.3", "16.5", "0.33", **writes("4.125", "6.6")),
+        "global.acme.m": entry("3", "15", "0.3", **writes("3.75", "6")),
+    }
+    bare, worldwide, us = rows(both, "acme.m")
+    assert [row["profile"] for row in (bare, worldwide, us)] == [None, "global", "us"]
+    assert prices(bare) == prices(us) == [3_300_000, 16_500_000, 330_000, 4_125_000, 6_600_000]
+    assert prices(worldwide)[0] == 3_000_000
+    assert "1.10 x" in bare["note"]
+    assert "note" not in us
+
+
+def test_a_corrected_price_keeps_the_note_of_the_profile() -> None:
+    bare, _ = rows({"acme.m": entry("1", "2", "0.1"), "us.acme.m": entry("1.1", "2.2", "0.11")}, "acme.m")
+    assert bare["note"].endswith("; no cache write price listed: input price")
+
+
+@pytest.mark.parametrize("us", [("1", "2"), ("1.3", "2.6"), ("1.1", "2")])
+def test_other_differences_are_left_alone(us: tuple[str, str]) -> None:
+    bare, _ = rows({"acme.m": entry("1", "2"), "us.acme.m": entry(*us)}, "acme.m")
+    assert prices(bare)[:2] == [1_000_000, 2_000_000]
+    assert "note" not in bare
+
+
+@pytest.mark.parametrize(
+    ("model_id", "found", "reason"),
+    [
+        ("bedrock/us-east-1/acme.m", entry("1", "2"), "keyed by region"),
+        ("1024-x-1024/50-steps/acme.m", entry("1", "2"), "keyed by region"),
+        ("acme.m@20251001", entry("1", "2"), "not a Bedrock model id"),
+        ("claude-sonnet", entry("1", "2"), "not a Bedrock model id"),
+        ("acme.m", entry("1", "2", mode="rerank"), "mode rerank"),
+        ("acme.m", entry("1", "2", mode="realtime"), "mode realtime"),
+        ("acme.m", entry(None, None, mode="image_generation"), "mode image_generation"),
+        ("acme.m", entry(None, "2"), "no price for input tokens"),
+        ("acme.m", entry("0", "2"), "no price for input tokens"),
+        ("acme.m", entry("1", None), "no price for output tokens"),
+        ("acme.m", entry("1", "0"), "no price for output tokens"),
+        ("acme.m", entry(None, "0", mode="embedding"), "no price for input tokens"),
+        ("acme.m", entry("1", "2.0000001"), "not a whole number of micros per 1M tokens"),
+        ("acme.m", entry("1", "2", "0.00000005"), "not a whole number of micros per 1M tokens"),
+        ("acme.m", entry("1", "2", **writes("-1")), "negative"),
+    ],
+)
+def test_what_is_left_out_is_reported(model_id: str, found: dict[str, Any], reason: str) -> None:
+    built = made({model_id: found, "acme.fine": entry("1", "2")})
+    assert list(built.table["models"]) == ["acme.fine"]
+    [(name, why)] = built.left_out
+    assert name == model_id
+    assert reason in why
+
+
+def test_other_providers_and_comments_are_not_mentioned() -> None:
+    built = made({"gpt": {**entry("1", "2"), "litellm_provider": "openai"}, "sample_spec": {}, "comment": "text"})
+    assert built.table["models"] == {}
+    assert built.left_out == []
+
+
+def test_the_supplement_adds_corrects_dates_and_drops() -> None:
+    hand = {"source": "hand", "output": 20}
+    built = made(
+        {"acme.m": entry("1", "2"), "us.acme.m": entry("4", "5"), "acme.wrong": entry("1", "2")},
+        models={
+            "acme.m": {
+                "rows": [
+                    {**hand, "profile": None, "input": 10, "note": "corrected"},
+                    {**hand, "profile": "us", "input": 12, "from": "2026-01-01", "cache_read": 3},
+                ]
+            },
+            "acme.retired-20240307": {"rows": [{**hand, "profile": None, "input": 10, "cache_write_1h": 70}]},
+        },
+        effective={"us.acme.m": "2026-01-15"},
+        drop={"acme.wrong": "no such model"},
+        aliases={"acme.retired": "acme.retired-20240307"},
+    )
+    models = built.table["models"]
+    assert [(r["profile"], r["from"], r["source"], prices(r), r.get("note")) for r in models["acme.m"]["rows"]] == [
+        (None, "2023-09-28", "hand", [10, 20, 10, 13, 20], "corrected"),
+        ("us", "2026-01-01", "hand", [12, 20, 3, 15, 24], None),
+        ("us", "2026-01-15", "litellm", [4_000_000, 5_000_000, 4_000_000, 5_000_000, 8_000_000], None),
+    ]
+    [retired] = models["acme.retired-20240307"]["rows"]
+    assert (retired["from"], prices(retired)) == ("2024-03-07", [10, 20, 10, 13, 70])
+    assert built.left_out == [("acme.wrong", "no such model")]
+    assert built.table["aliases"] == {"acme.retired": "acme.retired-20240307"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"models": {"acme.m": {"rows": [{"profile": None, "source": "nobody", "input": 1, "output": 1}]}}},
+        {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1, "output": 1, "cost": 1}]}}},
+        {"models": {"us.acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1, "output": 1}]}}},
+        {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1}]}}},
+        {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1.5, "output": 1}]}}},
+        {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1, "output": 1, "from": "x"}]}}},
+        {"aliases": {"acme.fine": "acme.fine"}},
+        {"aliases": {"acme.other": "acme.unknown"}},
+    ],
+)
+def test_a_mistake_in_the_supplement_is_an_error(broken: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        made({"acme.fine": entry("1", "2")}, **broken)
+
+
+def test_the_head_of_the_table() -> None:
+    head = {name: value for name, value in made({}).table.items() if name != "models"}
+    assert head == {
+        "schema_version": 1,
+        "generated": "2026-03-01",
+        "currency": "USD",
+        "unit": "usd_micros_per_1m_tokens",
+        "sources": {**SUPPLEMENT["sources"], "litellm": {**SUPPLEMENT["sources"]["litellm"], "sha256": "0" * 64}},
+        "aliases": {},
+    }
+
+
+def test_the_text_does_not_depend_on_the_order_of_the_inputs() -> None:
+    litellm = {"acme.a": entry("1", "2"), "us.acme.a": entry("3", "4"), "acme.b": entry("5", "6")}
+    first, second = made(litellm), made(dict(reversed(litellm.items())))
+    assert build.dump(first.table) == build.dump(second.table)
+    assert json.loads(build.dump(first.table)) == first.table
+    assert sum('"profile"' in line for line in build.dump(first.table).splitlines()) == 3
+
+
+def test_building_does_not_change_the_supplement() -> None:
+    before = json.dumps(SUPPLEMENT)
+    made({"acme.m": entry("1", "2")})
+    assert json.dumps(SUPPLEMENT) == before
+
+
+def arguments(folder: Path, litellm: str, supplement: object = SUPPLEMENT) -> list[str]:
+    (folder / "litellm.json").write_text(litellm)
+    (folder / "supplement.json").write_text(json.dumps(supplement))
+    names = {"--litellm": "litellm.json", "--supplement": "supplement.json", "--out": "out.json"}
+    return [part for option, name in names.items() for part in (option, str(folder / name))]
+
+
+MAP = """{
+  "acme.m": {"litellm_provider": "bedrock", "mode": "chat", "input_cost_per_token": 3.3e-06,
+             "output_cost_per_token": 1.65e-05},
+  "acme.odd": {"litellm_provider": "bedrock", "mode": "chat", "input_cost_per_token": 3.3000000001e-06,
+               "output_cost_per_token": NaN}
+}"""
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(arguments(tmp_path, MAP)) == 0
+    written = (tmp_path / "out.json").read_bytes()
+    table = json.loads(written)
+    assert prices(table["models"]["acme.m"]["rows"][0])[:2] == [3_300_000, 16_500_000]
+    assert list(table["models"]) == ["acme.m"]
+    report = capsys.readouterr().out
+    assert "1 models, 1 rows" in report
+    assert (
+        "left out, 0.0000033000000001 USD a token is not a whole number of micros per 1M tokens: 1\n  acme.odd"
+        in report
+    )
+    assert build.main(arguments(tmp_path, MAP)) == 0
+    assert (tmp_path / "out.json").read_bytes() == written
+
+
+@pytest.mark.parametrize(("litellm", "supplement"), [("{", SUPPLEMENT), ("{}", {})])
+def test_the_command_writes_nothing_from_broken_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], litellm: str, supplement: object
+) -> None:
+    assert build.main(arguments(tmp_path, litellm, supplement)) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_the_command_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["--litellm", str(tmp_path / "none.json"), "--out", str(tmp_path / "out.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
