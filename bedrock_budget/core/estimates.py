@@ -44,6 +44,11 @@ def request_tokens(request: object) -> int:
     return tokens_in(text) + attachments * ATTACHMENT_TOKENS
 
 
+def text_bytes(answer: object) -> int:
+    """The bytes of text in an answer, or in a part of one."""
+    return _measure(answer, "")[0]
+
+
 def _measure(value: object, key: str) -> tuple[int, int]:
     """(bytes of text, number of attachments) below a value."""
     if isinstance(value, str):

@@ -1,0 +1,89 @@
+"""``invoke_model``: bodies for one or many models, and responses whose usage is in the headers or the body."""
+
+import io
+import json
+from typing import Any, cast
+
+from botocore.exceptions import ParamValidationError
+from botocore.response import StreamingBody
+
+from .call import Call
+from .core.estimates import text_bytes
+from .core.usage import counts_from_body, counts_from_headers
+
+_ALLOWED = "bytes, str, a file-like object, or a callable body(decision) that returns bytes, str or a dict"
+
+
+def is_portable(body: object) -> bool:
+    """Whether a body can be made for any model: a callable, or none at all (which the service will refuse)."""
+    return body is None or callable(body)
+
+
+def check_body(body: object) -> None:
+    """Raise botocore's ParamValidationError for a body of the wrong type, before anything is decided."""
+    if body is not None and not isinstance(body, bytes | bytearray | str) and not hasattr(body, "read"):
+        if callable(body):
+            return
+        hint = "; json.dumps() it first" if isinstance(body, dict | list) else ""
+        raise ParamValidationError(
+            report=f"Invalid type for parameter body: {type(body).__name__}; give {_ALLOWED}{hint}"
+        )
+
+
+def body_bytes(made: object) -> Any:
+    """What a callable body returned, as bytes or str. Raises ParamValidationError for anything else."""
+    if isinstance(made, dict):
+        return json.dumps(made)
+    if isinstance(made, bytes | bytearray | str):
+        return made
+    raise ParamValidationError(
+        report=f"body(decision) returned {type(made).__name__}; it must return bytes, str or a dict"
+    )
+
+
+def settle_response(call: Call, response: dict[str, Any]) -> None:
+    """Settle an ``invoke_model`` response: by its headers where they say all, else also by its body.
+
+    A body that was read is replaced by an equal unread one. Raises what reading the body raises, settled by then.
+    """
+    metadata = response.get("ResponseMetadata") or {}
+    counts = counts_from_headers(metadata.get("HTTPHeaders") or {})
+    if counts.input_tokens is not None and counts.output_tokens is not None and not counts.cache_write_tokens:
+        usage = counts.usage()
+        assert usage is not None
+        call.settle(usage)
+        return
+    body: Any = response.get("body")
+    try:
+        data = cast(bytes, body.read()) if body is not None else b""
+    except BaseException:
+        usage = counts.usage()
+        if usage is not None and counts.output_tokens is not None:
+            call.settle(usage, estimated=True)  # how long cache writes live was in the body
+        else:
+            call.settle_unknown(seen=counts)
+        raise
+    response["body"] = StreamingBody(cast(Any, io.BytesIO(data)), len(data))
+    parsed = _parsed(data)
+    found = counts.over(counts_from_body(parsed))
+    if found.output_tokens is None and found.input_tokens is not None and not _has_text_answer(parsed):
+        found = found._replace(output_tokens=0)  # embeddings have no output tokens
+    usage = found.usage()
+    if usage is None or found.output_tokens is None:
+        call.settle_unknown(seen=found, answer_bytes=text_bytes(parsed) if parsed is not None else len(data))
+    else:
+        call.settle(usage)
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _has_text_answer(body: Any) -> bool:
+    """Whether a body without an output count is an answer in text, rather than embeddings."""
+    if not isinstance(body, dict):
+        return True
+    return not any("embedding" in key.lower() for key in cast("dict[str, Any]", body))

@@ -1,0 +1,363 @@
+"""The keeper: decide before a call, settle after it. Shared by all the views of a client.
+
+The way of one call: `admit` (the label asked for -> a decision from cached totals -> a `Call`), then the service,
+then the `Call` settles (usage -> cost -> account -> record). With warm caches neither does I/O.
+"""
+
+import threading
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from cachetools import LRUCache
+
+from . import lifecycle
+from .call import Call
+from .clock import Clock
+from .core.budget import AUTO, UNLABELLED, ScopeBudget
+from .core.budget_rules import Budgets
+from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
+from .core.keys import UsageKey
+from .core.money import micros_half_up, usd_text
+from .core.pricing import Price
+from .core.selection import Choice, Fits, Refusal, mode, select
+from .errors import BudgetExhausted
+from .known_scopes import KnownScopes, Scope
+from .meter import Meter
+from .record import Decision, LabelStatus
+from .scopes import Route, ScopeDay, Snapshot
+from .stores.contract import Store
+
+MAX_UNLABELLED_PRICES = 512
+
+
+class Keeper:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        store: Store,
+        budgets: Budgets | None,
+        clock: Clock,
+        *,
+        keywords: Mapping[str, Any],
+        region: str | None,
+        sync: bool = False,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.meter = Meter(store, clock, sync=sync)
+        self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region)
+        self._region = region
+        self._prices: LRUCache[tuple[str, date], Price | None] = LRUCache(MAX_UNLABELLED_PRICES)
+        self._prices_lock = threading.Lock()
+        self._registered = False
+
+    # -- deciding
+
+    def admit(
+        self, scope: Scope, asked: str | None, operation: str, request: Mapping[str, Any], *, fixed_body: bool = False
+    ) -> Call:
+        """Decide where a call goes.
+
+        ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
+        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError.
+        """
+        self.meter.run_deferred()
+        now = self.clock.now()
+        day = self.scopes.ready(scope, now)
+        if not self._registered:
+            self._registered = True
+            lifecycle.register(self)
+        snapshot = day.snapshot
+        if asked is None or asked == AUTO:
+            first = snapshot.chain[0]
+            explicit = False
+        else:
+            found = snapshot.by_asked.get(asked)
+            if found is None:
+                return self._admit_unlabelled(day, snapshot, asked, operation, request)
+            first = found
+            explicit = True
+        serve_last = snapshot.budget.settings.on_exhausted == "last"
+        override: Route | None = None
+        if first.position is None:
+            chain: tuple[Route, ...] = (first,)
+            outcome = select((first.candidate,), (first.account.spend,), explicit=True, serve_last=serve_last)
+        else:
+            chain = snapshot.chain
+            override = self._override(snapshot, now)
+            outcome = select(
+                snapshot.candidates,
+                [account.spend for account in snapshot.accounts],
+                asked=first.position,
+                explicit=explicit,
+                sticky=snapshot.sticky,
+                override=override.candidate if override else None,
+                fits=self._fits(snapshot, first) if fixed_body and (override or not snapshot.one_format) else None,
+                serve_last=serve_last,
+            )
+        degraded = day.error is not None or self.meter.error is not None
+        if isinstance(outcome, Refusal):
+            raise self._refusal(outcome, day, snapshot, chain, first, override, operation, degraded)
+        route = chain[outcome.place] if outcome.place >= 0 else override
+        assert route is not None
+        price = route.price
+        if price is None:
+            price = self._price_anyway(snapshot.budget, route.label, route.model_id)
+        tight_at = route.tight_at
+        return Call(
+            self.meter,
+            route.account,
+            route=route,
+            label=route.label,
+            model_id=route.model_id,
+            label_asked=first.label,
+            reason=outcome.reason,
+            mode="tight" if tight_at is not None and route.account.spend >= tight_at else "normal",
+            org_day=day.day.name,
+            price=price,
+            degraded=degraded,
+            operation=operation,
+            request=request,
+        )
+
+    @staticmethod
+    def _override(snapshot: Snapshot, now: datetime) -> Route | None:
+        """The override in force, if any; it may have expired since the last look."""
+        override = snapshot.override
+        if override is None or now.timestamp() >= override.expires_at_epoch:
+            return None
+        return snapshot.override_route
+
+    @staticmethod
+    def _fits(snapshot: Snapshot, first: Route) -> Fits:
+        return lambda candidate: snapshot.routes[candidate.label].format == first.format
+
+    def _admit_unlabelled(
+        self, day: ScopeDay, snapshot: Snapshot, model_id: str, operation: str, request: Mapping[str, Any]
+    ) -> Call:
+        budget = snapshot.budget
+        if budget.settings.on_unknown_model == "reject":
+            labels = ", ".join(f"{label} ({budget.labels[label].model_id})" for label in snapshot.routes)
+            raise UnknownModel(
+                f"modelId {model_id!r} is neither a label nor the model of one; known: {labels}. Leave modelId out to "
+                'let the budget choose, map the model in model_labels, or set on_unknown_model: "pass"'
+            )
+        on = day.day.starts_at.date()
+        with self._prices_lock:
+            if (model_id, on) not in self._prices:
+                self._prices[model_id, on] = self.scopes.listed_price(model_id, on)
+            price = self._prices[model_id, on]
+        if price is None:
+            price = self._price_anyway(budget, UNLABELLED, model_id)
+        account = self.meter.account(UsageKey(budget.scope, UNLABELLED, day.day.name), budget.shard_count)
+        return Call(
+            self.meter,
+            account,
+            route=None,
+            label=UNLABELLED,
+            model_id=model_id,
+            label_asked=UNLABELLED,
+            reason="unlabelled",
+            mode="normal",
+            org_day=day.day.name,
+            price=price,
+            degraded=day.error is not None or self.meter.error is not None,
+            operation=operation,
+            request=request,
+        )
+
+    def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
+        """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
+        policy = budget.settings.on_unknown_price
+        if policy == "reject":
+            raise UnknownPrice(
+                f"no price is known for model {model_id!r} (label {label}, region {self._region or 'unknown'}); "
+                f"add input_price_usd_micros_per_1m and output_price_usd_micros_per_1m to model_labels.{label}, "
+                'or set on_unknown_price to a price or to "track"'
+            )
+        return None if policy == "track" else policy
+
+    def _refusal(
+        self,
+        refusal: Refusal,
+        day: ScopeDay,
+        snapshot: Snapshot,
+        chain: tuple[Route, ...],
+        first: Route,
+        override: Route | None,
+        operation: str,
+        degraded: bool,
+    ) -> Exception:
+        if refusal.kind == "not_portable":
+            skipped = [chain[place] if place >= 0 else override for place in refusal.skipped]
+            reasons = ", ".join(f"{route.label} (takes {route.format})" for route in skipped if route)
+            return BodyNotPortable(
+                f"the body given for {first.label} ({first.format}) cannot go to the labels left: {reasons}. Give a "
+                "callable body(decision), or use converse, which all models take in the same form"
+            )
+        over = ", ".join(
+            f"{route.label} {usd_text(route.account.spend)} of {usd_text(route.quota_pico_usd or 0)}"
+            for route in (chain[first.position or 0 :] if len(chain) > 1 else chain)
+        )
+        retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
+        record = {
+            "label": None,
+            "model_id": None,
+            "label_asked": first.label,
+            "reason": "exhausted",
+            "mode": "tight",
+            "org_day": day.day.name,
+            "usage": None,
+            "cost_pico_usd": 0,
+            "cost_usd_micros": 0,
+            "estimated": False,
+            "degraded": degraded,
+        }
+        return BudgetExhausted(
+            f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
+            f"{retry_at.isoformat()}",
+            operation,
+            retry_at,
+            record,
+        )
+
+    # -- asking
+
+    def decide(self, scope: Scope, asked: str | None) -> Decision:
+        """What `admit` would do now, explained. Raises what it would raise."""
+        call = self.admit(scope, asked, "Decide", {})
+        return self.decision_of(scope, call)
+
+    def decision_of(self, scope: Scope, call: Call) -> Decision:
+        """The decision of an admitted call."""
+        day = scope.day
+        assert day is not None
+        snapshot = day.snapshot
+        quota = call.route.quota_pico_usd if call.route else None
+        spend = call.account.spend
+        return Decision(
+            label=call.label,
+            model_id=call.model_id,
+            label_asked=call.label_asked,
+            reason=call.reason,
+            mode=call.mode,
+            org_day=call.org_day,
+            spend_usd_micros=micros_half_up(spend),
+            quota_usd_micros=None if quota is None else micros_half_up(quota),
+            degraded=call.degraded,
+            explanation=explain(call, snapshot),
+        )
+
+    def model_id_for_counting(self, scope: Scope, asked: str | None) -> str:
+        """The model id that ``count_tokens`` is sent to: a label's, the label in force, or ``asked`` unchanged."""
+        now = self.clock.now()
+        snapshot = self.scopes.ready(scope, now).snapshot
+        if asked is not None and asked != AUTO:
+            route = snapshot.by_asked.get(asked)
+            return route.model_id if route else asked
+        return (self._in_force(snapshot, now) or snapshot.chain[0]).model_id
+
+    def status(self, scope: Scope) -> list[LabelStatus]:
+        """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read."""
+        self.meter.run_deferred()
+        now = self.clock.now()
+        day = self.scopes.ready(scope, now)
+        snapshot = day.snapshot
+        begun = self.meter.begin_look()
+        keys = {account.key: account.shard_count for account in snapshot.accounts}
+        sums = self.store.read_shards(keys, writer_id=self.meter.writer_id)
+        amounts = []
+        with self.meter.lock:
+            for account in snapshot.accounts:
+                found = sums[account.key]
+                unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
+                amounts.append(found.amounts.plus(unseen))
+        in_force = self._in_force(snapshot, now)
+        rows: list[LabelStatus] = []
+        for route, spent in zip(snapshot.chain, amounts, strict=True):
+            quota = route.quota_pico_usd
+            rows.append(
+                LabelStatus(
+                    label=route.label,
+                    model_id=route.model_id,
+                    spend_usd_micros=micros_half_up(spent.cost_pico_usd),
+                    quota_usd_micros=None if quota is None else micros_half_up(quota),
+                    quota_pct=percent(spent.cost_pico_usd, quota),
+                    **spent.usage._asdict(),
+                    requests=spent.requests,
+                    in_force=route is in_force,
+                    mode=mode(spent.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
+                )
+            )
+        return rows
+
+    def _in_force(self, snapshot: Snapshot, now: datetime) -> Route | None:
+        override = self._override(snapshot, now)
+        outcome = select(
+            snapshot.candidates,
+            [account.spend for account in snapshot.accounts],
+            sticky=snapshot.sticky,
+            override=override.candidate if override else None,
+            serve_last=snapshot.budget.settings.on_exhausted == "last",
+        )
+        if isinstance(outcome, Choice):
+            return snapshot.chain[outcome.place] if outcome.place >= 0 else override
+        return None
+
+    # -- the end
+
+    def flush(self, timeout: float | None = None) -> bool:
+        return self.meter.flush(timeout)
+
+    def close(self) -> None:
+        self.scopes.close()
+        self.meter.close()
+
+    def at_exit(self) -> None:
+        for stream in self.meter.open_streams():
+            stream.abandon()
+        self.close()
+
+    def after_fork_in_child(self) -> None:
+        self._prices_lock = threading.Lock()
+        self.scopes.after_fork_in_child()
+        self.meter.after_fork_in_child()
+
+
+def percent(spend: int, quota: int | None) -> float | None:
+    """Spend as percent of a quota, to two decimals; None if it is unlimited. Above a quota of 0 everything is 100 %."""
+    if quota is None:
+        return None
+    return round(spend * 100 / quota, 2) if quota else 100.0
+
+
+_BECAUSE: dict[str, str] = {
+    "requested": "the call asked for it and its quota is not used up",
+    "default": "it is the head of the ordering and its quota is not used up",
+    "quota": "the labels before it have used up their quotas",
+    "sticky": "the scope has already fallen back to it today",
+    "override": "an operator pinned it",
+    "exhausted": 'all quotas are used up and on_exhausted is "last"',
+    "unlabelled": 'the model is outside the configuration and on_unknown_model is "pass"',
+}
+
+
+def explain(call: Call, snapshot: Snapshot) -> str:
+    """Why a call goes where it goes, for people."""
+    lines = [f"{call.label} ({call.model_id}): {_BECAUSE[call.reason]}."]
+    if call.reason == "override" and snapshot.override:
+        lines.append(f"Override by {snapshot.override.created_by}: {snapshot.override.reason}.")
+    for route in snapshot.chain:
+        quota = route.quota_pico_usd
+        spent = usd_text(route.account.spend)
+        limit = "unlimited" if quota is None else f"of {usd_text(quota)} ({percent(route.account.spend, quota)} %)"
+        lines.append(f"  {route.label}: {spent} {limit}")
+    if snapshot.sticky:
+        lines.append(f"Sticky on {snapshot.chain[snapshot.sticky].label} until the day ends.")
+    zone = snapshot.budget.timezone_name
+    lines.append(f"Scope {snapshot.budget.scope}, org day {call.org_day} ({zone}), {call.mode} mode.")
+    if call.degraded:
+        lines.append("Degraded: the store could not be read or written lately, so these figures may be old.")
+    return "\n".join(lines)

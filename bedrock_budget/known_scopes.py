@@ -1,0 +1,197 @@
+"""The scopes this process works for: their budgets, their days, and whether the store lets calls go on."""
+
+import threading
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from .clock import Clock
+from .config import table_budgets
+from .core.budget import ModelLabel, ScopeBudget
+from .core.budget_rules import Budgets
+from .core.days import org_day
+from .core.errors import ConfigError, StoreError
+from .core.money import PICO_PER_MICRO, usd_text
+from .core.pricing import Price
+from .looks import Observer
+from .meter import Meter
+from .prices import PriceTable, bundled
+from .refresher import Refresher
+from .scopes import ScopeDay, Snapshot, snapshot_of
+from .stores.contract import Controls, Store, StoreSetupError
+
+#: A scope whose look is overdue by its interval and this counts as never looked at: the process was frozen.
+OVERDUE_SECS = 5.0
+
+
+class Scope:
+    """An org and app, and its day as last used: what a view of the client holds."""
+
+    __slots__ = ("app_id", "day", "org_id")
+
+    def __init__(self, org_id: str, app_id: str | None) -> None:
+        self.org_id = org_id
+        self.app_id = app_id
+        self.day: ScopeDay | None = None
+
+
+class KnownScopes:
+    """See the module's text. One for all views of a client."""
+
+    def __init__(
+        self,
+        store: Store,
+        meter: Meter,
+        budgets: Budgets | None,
+        clock: Clock,
+        *,
+        keywords: Mapping[str, Any],
+        region: str | None,
+        prices: PriceTable | None = None,
+    ) -> None:
+        self._store = store
+        self._meter = meter
+        self._clock = clock
+        self._budgets = budgets or table_budgets()
+        self._has_file = budgets is not None
+        self._keywords = keywords
+        self._region = region
+        self._prices = prices
+        self._observer = Observer(store, meter, clock, budget_of=self._budget_under, snapshot_of=self._snapshot)
+        self._refresher = Refresher(self._observer.look, clock, on_forget=self._forget)
+        self._lock = threading.Lock()
+        self._days: dict[tuple[str, str | None], ScopeDay] = {}
+        self._known: dict[tuple[str, str | None], ScopeBudget] = {}
+        self._ever_looked = False
+
+    def enter(self, org_id: str, app_id: str | None) -> Scope:
+        """A scope, its ids and configuration checked.
+
+        Raises ConfigError; StoreError where only the Config table can say what the budget is.
+        """
+        self._budget(org_id, app_id)
+        return Scope(org_id, app_id)
+
+    def ready(self, scope: Scope, now: datetime) -> ScopeDay:
+        """The scope's day at ``now``, looked at (or tried to) at least once.
+
+        Raises StoreError where ``on_store_error`` lets no call go on, ConfigError for a mistake in a Config item.
+        """
+        day = scope.day
+        if day is None or not day.starts_at <= now < day.ends_at:
+            day = self._today(scope, now)
+        monotonic = self._clock.monotonic()
+        day.used_at = monotonic
+        if not day.tried.is_set() or self._overdue(day, monotonic):
+            day.tried.clear()
+            self._refresher.first_look(day)
+            if not day.starts_at <= now < day.ends_at:  # the look found another time zone or scope
+                day = self._today(scope, now)
+                self._refresher.first_look(day)
+        if day.error is not None or self._meter.error is not None:
+            self._check_store_error(day)
+        else:
+            self._ever_looked = True
+        return day
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._refresher.close()
+
+    def after_fork_in_child(self) -> None:
+        """The child knows nothing: what its parent has not written is the parent's."""
+        self._lock = threading.Lock()
+        for day in self._days.values():
+            day.leave()
+        self._days = {}
+        self._refresher.after_fork_in_child()
+
+    # -- budgets
+
+    def _budget(self, org_id: str, app_id: str | None) -> ScopeBudget:
+        known = self._known.get((org_id, app_id))
+        if known is None:
+            if self._has_file:
+                known = self._budgets.scope(org_id, app_id, keywords=self._keywords)
+            else:
+                known = self._budget_from_table(org_id, app_id)
+            self._known[org_id, app_id] = known
+        return known
+
+    def _budget_from_table(self, org_id: str, app_id: str | None) -> ScopeBudget:
+        # Which day it is depends on the budget's time zone, so the items are asked for without a day's state.
+        epoch = self._clock.now().timestamp()
+        controls = self._store.read_controls(org_id, app_id, scope=f"ORG#{org_id}", day="0", now_epoch=epoch)
+        if controls.org_item is None:
+            raise ConfigError(
+                f"org {org_id!r} has no configuration: give config= (a path or a mapping), set $BEDROCK_BUDGET_CONFIG, "
+                f"or put the org's item (org_key ORG#{org_id}, resource_key #) into the Config table"
+            )
+        return self._resolve(org_id, app_id, controls)
+
+    def _budget_under(self, day: ScopeDay, controls: Controls) -> ScopeBudget:
+        budget = self._resolve(day.org_id, day.app_id, controls)
+        self._known[day.org_id, day.app_id] = budget
+        return budget
+
+    def _resolve(self, org_id: str, app_id: str | None, controls: Controls) -> ScopeBudget:
+        return self._budgets.scope(
+            org_id, app_id, org_item=controls.org_item, app_item=controls.app_item, keywords=self._keywords
+        )
+
+    # -- days
+
+    def _today(self, scope: Scope, now: datetime) -> ScopeDay:
+        budget = self._budget(scope.org_id, scope.app_id)
+        key = (scope.org_id, scope.app_id)
+        with self._lock:
+            before = self._days.get(key)
+            if before is None or not before.starts_at <= now < before.ends_at:
+                day = ScopeDay(*key, org_day(now, budget.timezone))
+                day.snapshot = self._snapshot(budget, day)
+                if before is not None and before.degraded:
+                    day.start_blind(before.blind_pico_usd())
+                self._days[key] = before = day
+            scope.day = before
+            return before
+
+    def _snapshot(self, budget: ScopeBudget, day: ScopeDay) -> Snapshot:
+        return snapshot_of(budget, day.day, price_of=self._price_of, account_of=self._meter.account)
+
+    def _forget(self, day: ScopeDay) -> None:
+        day.leave()
+        with self._lock:
+            if self._days.get((day.org_id, day.app_id)) is day:
+                del self._days[day.org_id, day.app_id]
+
+    @staticmethod
+    def _overdue(day: ScopeDay, monotonic: float) -> bool:
+        return day.error is None and monotonic > day.due_at + (day.interval_secs or 0.0) + OVERDUE_SECS
+
+    def _check_store_error(self, day: ScopeDay) -> None:
+        error = day.error
+        if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._ever_looked):
+            raise error
+        policy = day.snapshot.budget.settings.on_store_error
+        what = error or self._meter.error
+        if policy == "open":
+            return
+        if policy == "closed":
+            raise StoreError(f"the budget store cannot be used, and on_store_error is 'closed': {what}") from what
+        blind = day.blind_pico_usd() if error is not None else day.unwritten_pico_usd()
+        if blind >= policy * PICO_PER_MICRO:
+            raise StoreError(
+                f"the budget store cannot be used, and this process has spent {usd_text(blind)} without it: "
+                f"on_store_error allows {usd_text(policy * PICO_PER_MICRO)}. The store says: {what}"
+            ) from what
+
+    # -- prices
+
+    def _price_of(self, label: ModelLabel, on: date) -> Price | None:
+        listed = self.listed_price(label.model_id, on)
+        return listed if label.price is None else label.price.over(listed)
+
+    def listed_price(self, model_id: str, on: date) -> Price | None:
+        """The price table's price of a model on a day; None if it has none."""
+        row = (self._prices or bundled()).find(model_id, region=self._region, on=on)
+        return None if row is None else row.price

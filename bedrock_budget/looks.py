@@ -1,0 +1,230 @@
+"""One look at the store for one scope: controls, spend, the sticky state, and when to look again.
+
+The store is asked first and the scope changed afterwards, so a look that fails half-way changes nothing.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from .clock import Clock
+from .core.account import Account
+from .core.budget import ScopeBudget
+from .core.errors import ConfigError
+from .core.keys import UsageKey
+from .core.money import usd_text
+from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, look_at_shards, next_look_secs, total_is_stale
+from .core.selection import mode, sticky_target
+from .meter import Meter
+from .scopes import Route, ScopeDay, Snapshot
+from .stores.contract import Controls, ShardSum, Sticky, Store
+
+log = logging.getLogger("bedrock_budget")
+
+BudgetOf = Callable[[ScopeDay, Controls], ScopeBudget]
+SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
+
+#: Sticky items outlive their day by this much (schema specification, "StickyState TTL").
+STICKY_TTL_SECS = 3600
+
+
+class Observer:
+    """Looks at a store on behalf of scopes."""
+
+    def __init__(
+        self, store: Store, meter: Meter, clock: Clock, *, budget_of: BudgetOf, snapshot_of: SnapshotOf
+    ) -> None:
+        self._store = store
+        self._meter = meter
+        self._clock = clock
+        self._budget_of = budget_of
+        self._snapshot_of = snapshot_of
+
+    def look(self, scope: ScopeDay) -> None:
+        """Bring a scope up to date. Never raises: what went wrong is in ``scope.error``, and a next look is due."""
+        scope.due_at = self._clock.monotonic() + CONTROLS_SECS  # under way, so not overdue
+        try:
+            self._look(scope)
+        except Exception as exc:
+            scope.failed(exc)
+            pause = min(SHORTEST_SECS * 2 ** min(scope.failures, 10), CONTROLS_SECS)
+            scope.due_at = self._clock.monotonic() + pause
+            log.warning("cannot read the budget of %s: %s", scope.snapshot.budget.scope, exc)
+        else:
+            if scope.failures:
+                log.warning("the budget of %s can be read again", scope.snapshot.budget.scope)
+            scope.succeeded()
+        finally:
+            scope.asked = False
+            scope.tried.set()
+
+    def _look(self, scope: ScopeDay) -> None:
+        now = self._clock.now()
+        begun = self._clock.monotonic()
+        budget = scope.snapshot.budget
+        controls = self._store.read_controls(
+            scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now.timestamp()
+        )
+        snapshot = self._with_controls(scope, controls)
+        if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
+            scope.leave()  # another day or scope
+        if begun >= scope.spend_due_at or not scope.looked:
+            was_due = scope.sticky_is_due
+            self._read_spend(scope, snapshot)
+            snapshot = self._advance_sticky(scope, snapshot)
+            scope.snapshot = snapshot
+            self._schedule(scope, snapshot, begun, was_due=was_due)
+        else:
+            scope.snapshot = snapshot
+        scope.due_at = min(scope.spend_due_at, begun + CONTROLS_SECS)
+
+    def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
+        snapshot = scope.snapshot
+        items = (controls.org_item, controls.app_item)
+        if scope.items != items and (scope.items is not None or any(items)):
+            try:
+                snapshot = self._snapshot_of(self._budget_of(scope, controls), scope)
+            except ConfigError as exc:
+                if not scope.looked:
+                    raise
+                log.error("keeping the last good budget: %s", exc)
+        scope.items = items
+        if controls.override is not None and controls.override.label not in snapshot.routes:
+            log.error("the override of %s names an unknown label: %r", snapshot.budget.scope, controls.override.label)
+        sticky = controls.sticky if snapshot.budget.sticky_fallback_enabled else None
+        return snapshot.with_controls(controls.override, sticky)
+
+    # -- spend
+
+    def _read_spend(self, scope: ScopeDay, snapshot: Snapshot) -> None:
+        intervals = scope.intervals
+        interval = scope.interval_secs or 0.0
+        shards: list[Route] = []
+        totals: list[Route] = []
+        for route in self._routes_to_read(scope, snapshot):
+            quota = route.quota_pico_usd
+            if not scope.looked or (
+                quota is not None
+                and look_at_shards(intervals, interval, spend_pico_usd=route.account.spend, quota_pico_usd=quota)
+            ):
+                shards.append(route)
+            else:
+                totals.append(route)
+        shards += self._read_totals(scope, totals)
+        if shards:
+            self._read_shards([route.account for route in shards])
+
+    def _routes_to_read(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
+        """The labels a call may still go to; at the first look, all. Outside the ordering, those with a quota."""
+        if not scope.looked:
+            return list(snapshot.routes.values())
+        others = [
+            route for route in snapshot.routes.values() if route.position is None and route.quota_pico_usd is not None
+        ]
+        return [*snapshot.chain[snapshot.sticky :], *others]
+
+    def _read_totals(self, scope: ScopeDay, routes: Sequence[Route]) -> list[Route]:
+        """Take the daily totals. Returns the routes whose total is too old to decide from."""
+        if not routes:
+            return []
+        found = self._store.read_totals([route.account.key for route in routes])
+        now_epoch = self._clock.now().timestamp()
+        stale: list[Route] = []
+        for route in routes:
+            total = found.get(route.account.key)
+            updated = None if total is None else total.updated_at_epoch
+            if route.quota_pico_usd is not None and total_is_stale(
+                scope.intervals, now_epoch=now_epoch, updated_at_epoch=updated
+            ):
+                stale.append(route)
+            elif total is not None:
+                with self._meter.lock:
+                    route.account.saw_total(total.amounts.cost_pico_usd, total.updated_at_epoch)
+        return stale
+
+    def _read_shards(self, accounts: Sequence[Account]) -> dict[UsageKey, ShardSum]:
+        begun = self._meter.begin_look()
+        writer_id = self._meter.writer_id
+        sums = self._store.read_shards({each.key: each.shard_count for each in accounts}, writer_id=writer_id)
+        with self._meter.lock:
+            for account in accounts:
+                found = sums[account.key]
+                account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
+        return dict(sums)
+
+    # -- the sticky state
+
+    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot) -> Snapshot:
+        """Move the sticky state on if the label it stands on, and all before it, are over by their shards."""
+        start = snapshot.chain[snapshot.sticky]
+        quota = start.quota_pico_usd
+        if not snapshot.budget.sticky_fallback_enabled or quota is None or start.account.spend < quota:
+            scope.sticky_is_due = False
+            return snapshot
+        sums = self._read_shards(snapshot.accounts)
+        settled = [sums[account.key].amounts.cost_pico_usd for account in snapshot.accounts]
+        target = sticky_target(snapshot.candidates, settled, snapshot.sticky)
+        if target is None:
+            scope.sticky_is_due = not all(
+                each.quota_pico_usd is not None and cost >= each.quota_pico_usd
+                for each, cost in zip(snapshot.candidates, settled, strict=True)
+            )
+            return snapshot
+        scope.sticky_is_due = False
+        sticky = self._store.advance_sticky(
+            snapshot.budget.scope,
+            scope.day.name,
+            Sticky(
+                label=snapshot.chain[target].label,
+                position=target,
+                reason="QUOTA_EXCEEDED",
+                previous_label=snapshot.chain[target - 1].label,
+                activated_at_epoch=int(self._clock.now().timestamp()),
+                expires_at_epoch=int(scope.day.ends_at.timestamp()) + STICKY_TTL_SECS,
+            ),
+        )
+        log.info(
+            "%s has used up %s on %s: now %s until %s",
+            snapshot.budget.scope,
+            snapshot.chain[target - 1].label,
+            usd_text(settled[target - 1]),
+            sticky.label,
+            scope.day.ends_at.isoformat(),
+        )
+        return snapshot.with_controls(snapshot.override, sticky)
+
+    # -- when to look again
+
+    def _schedule(self, scope: ScopeDay, snapshot: Snapshot, begun: float, *, was_due: bool) -> None:
+        for route in snapshot.routes.values():
+            spend = route.account.spend
+            before = scope.seen.get(route.label)
+            if before is not None and begun > before[1]:
+                scope.rates[route.label] = (spend - before[0]) / (begun - before[1])
+            scope.seen[route.label] = (spend, begun)
+        in_force = next(
+            (
+                route
+                for route in snapshot.chain[snapshot.sticky :]
+                if route.quota_pico_usd is None or route.account.spend < route.quota_pico_usd
+            ),
+            None,
+        )
+        previous = scope.interval_secs
+        remaining: int | None = None
+        rate = 0.0
+        tight = True
+        if in_force is None:  # all used up: only an operator or midnight can change that
+            previous = CONTROLS_SECS
+        elif in_force.quota_pico_usd is not None:
+            spend = in_force.account.spend
+            remaining = in_force.quota_pico_usd - spend
+            rate = scope.rates.get(in_force.label, 0.0)
+            tight = mode(spend, in_force.quota_pico_usd, snapshot.budget.tight_mode_threshold_pct) == "tight"
+        else:
+            tight = False
+        if scope.sticky_is_due and not was_due:  # the shards will show soon what effective spend already does
+            previous = SHORTEST_SECS / 2
+        scope.interval_secs = next_look_secs(
+            scope.intervals, previous, tight=tight, remaining_pico_usd=remaining, rate_pico_usd_per_sec=rate
+        )
+        scope.spend_due_at = begun + scope.interval_secs

@@ -1,0 +1,63 @@
+"""What callers get to see: the record of a call, a decision, a label's status."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .core.selection import Mode, Reason
+from .core.usage import Usage
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a call goes, and why.
+
+    ``spend_usd_micros``: effective spend of the label in this org day, rounded half up; ``quota_usd_micros`` is None
+    if unlimited. ``degraded``: the store could not be read or written, so the figures may be old.
+    """
+
+    label: str
+    model_id: str
+    label_asked: str
+    reason: Reason
+    mode: Mode
+    org_day: str
+    spend_usd_micros: int
+    quota_usd_micros: int | None
+    degraded: bool
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """One label of the ordering today, read fresh: spend and quota in USD micros, tokens by kind, settled calls.
+
+    Unlimited: ``quota_usd_micros`` and ``quota_pct`` are None. ``in_force``: the next call that names no label goes
+    here.
+    """
+
+    label: str
+    model_id: str
+    spend_usd_micros: int
+    quota_usd_micros: int | None
+    quota_pct: float | None
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    requests: int
+    in_force: bool
+    mode: Mode
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Usage as it stands in a record."""
+    return {
+        "input_tokens": usage[0],
+        "output_tokens": usage[1],
+        "cache_read_tokens": usage[2],
+        "cache_write_5m_tokens": usage[3],
+        "cache_write_1h_tokens": usage[4],
+    }

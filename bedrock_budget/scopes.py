@@ -1,0 +1,205 @@
+"""What this process knows of one org and app in one org day: the budget, who is where, and how fresh that is."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from .core.account import Account
+from .core.budget import ModelLabel, ScopeBudget
+from .core.days import OrgDay
+from .core.keys import UsageKey
+from .core.model_ids import request_format
+from .core.money import PICO_PER_MICRO
+from .core.pricing import Price
+from .core.refresh import Intervals
+from .core.selection import Candidate
+from .stores.contract import Override, Sticky
+
+PriceOf = Callable[[ModelLabel, date], Price | None]
+AccountOf = Callable[[UsageKey, int], Account]
+
+
+class Route:
+    """A label as calls need it: where it leads, what it costs, its quota and its account, all in pico-USD."""
+
+    __slots__ = ("account", "candidate", "format", "hurry_at", "label", "model_id", "position", "price", "tight_at")
+
+    def __init__(
+        self,
+        label: ModelLabel,
+        *,
+        price: Price | None,
+        quota_usd_micros: int | None,
+        tight_pct: int,
+        account: Account,
+        position: int | None,
+    ) -> None:
+        self.label = label.label
+        self.model_id = label.model_id
+        self.format = request_format(label.model_id)
+        self.price = price
+        self.account = account
+        self.position = position  # in the ordering; None: outside it, a chain of itself
+        quota = None if quota_usd_micros is None else quota_usd_micros * PICO_PER_MICRO
+        self.candidate = Candidate(label.label, label.model_id, quota)
+        # From these amounts on, of spend and of unsent usage, the meter writes at once.
+        self.tight_at = None if quota is None else -(-quota * tight_pct // 100)
+        self.hurry_at = None if quota is None else quota // 100
+
+    @property
+    def quota_pico_usd(self) -> int | None:
+        return self.candidate.quota_pico_usd
+
+    def near_quota(self) -> bool:
+        """Whether other processes should hear of this label's usage soon."""
+        if self.tight_at is None or self.hurry_at is None:
+            return False
+        account = self.account
+        return account.spend >= self.tight_at or account.unwritten_cost >= self.hurry_at
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent view, replaced whole by each look."""
+
+    budget: ScopeBudget
+    routes: Mapping[str, Route]  # by label
+    by_asked: Mapping[str, Route]  # by label and by model id
+    chain: tuple[Route, ...]  # the ordering
+    candidates: tuple[Candidate, ...]
+    accounts: tuple[Account, ...]
+    one_format: bool  # every label of the ordering takes the same invoke_model bodies
+    sticky: int  # place in the ordering
+    sticky_item: Sticky | None
+    override: Override | None
+    override_route: Route | None
+
+    def with_controls(self, override: Override | None, sticky: Sticky | None) -> "Snapshot":
+        """The same budget under other controls. The sticky label counts by its name: the ordering may have changed."""
+        ordering = self.budget.ordering
+        place = ordering.index(sticky.label) if sticky is not None and sticky.label in ordering else 0
+        return Snapshot(
+            self.budget,
+            self.routes,
+            self.by_asked,
+            self.chain,
+            self.candidates,
+            self.accounts,
+            self.one_format,
+            place if self.budget.sticky_fallback_enabled else 0,
+            sticky,
+            override,
+            self.routes.get(override.label) if override is not None else None,
+        )
+
+
+def snapshot_of(budget: ScopeBudget, day: OrgDay, *, price_of: PriceOf, account_of: AccountOf) -> Snapshot:
+    """A budget's snapshot for a day, before anything is known of sticky state and overrides."""
+    on = day.starts_at.date()
+    routes: dict[str, Route] = {}
+    for label in (*budget.ordering, *budget.labels):
+        if label not in routes:
+            routes[label] = Route(
+                budget.labels[label],
+                price=price_of(budget.labels[label], on),
+                quota_usd_micros=budget.quota_usd_micros(label),
+                tight_pct=budget.tight_mode_threshold_pct,
+                account=account_of(UsageKey(budget.scope, label, day.name), budget.shard_count),
+                position=budget.ordering.index(label) if label in budget.ordering else None,
+            )
+    chain = tuple(routes[label] for label in budget.ordering)
+    by_asked: dict[str, Route] = {}
+    for route in routes.values():  # the ordering comes first, so its first label wins a model id
+        by_asked.setdefault(route.model_id, route)
+    by_asked.update(routes)
+    return Snapshot(
+        budget=budget,
+        routes=routes,
+        by_asked=by_asked,
+        chain=chain,
+        candidates=tuple(route.candidate for route in chain),
+        accounts=tuple(route.account for route in chain),
+        one_format=len({route.format for route in chain}) == 1,
+        sticky=0,
+        sticky_item=None,
+        override=None,
+        override_route=None,
+    )
+
+
+class ScopeDay:
+    """One org and app in one org day. Calls read it without a lock; looks replace its fields one by one."""
+
+    snapshot: Snapshot  # set by who makes it
+
+    def __init__(self, org_id: str, app_id: str | None, day: OrgDay) -> None:
+        self.org_id = org_id
+        self.app_id = app_id
+        self.day = day
+        self.starts_at = day.starts_at
+        self.ends_at = day.ends_at
+        self.items: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None = None
+        # How fresh it is. Times are the clock's monotonic seconds.
+        self.tried = threading.Event()  # a look has been tried
+        self.asked = False  # a call waits for it
+        self.looked = False  # a look has succeeded
+        self.error: Exception | None = None  # why the last look failed
+        self.ticket = -1  # its newest place in the refresher's heap
+        self.used_at = 0.0
+        self.due_at = 0.0
+        self.spend_due_at = 0.0
+        self.interval_secs: float | None = None
+        self.failures = 0
+        self.sticky_is_due = False  # effective spend is over, the shards do not show it yet
+        self.seen: dict[str, tuple[int, float]] = {}  # label -> spend at the last look, and when
+        self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
+        self._blind_before = 0
+        self._own_at_look = 0
+
+    @property
+    def intervals(self) -> Intervals:
+        budget = self.snapshot.budget
+        return Intervals(
+            budget.settings.refresh,
+            budget.refresh_interval_normal_secs,
+            budget.refresh_interval_tight_secs,
+            budget.aggregator_interval_secs,
+        )
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the last look failed."""
+        return self.error is not None
+
+    def succeeded(self) -> None:
+        """A look has succeeded: blind spending starts from here."""
+        self.error = None
+        self.looked = True
+        self.failures = 0
+        self._blind_before = 0
+        self._own_at_look = self._own()
+
+    def start_blind(self, pico_usd: int) -> None:
+        """The day starts with the store away: blind spending goes on from the day before."""
+        self._blind_before = pico_usd
+
+    def failed(self, error: Exception) -> None:
+        self.error = error
+        self.failures += 1
+
+    def blind_pico_usd(self) -> int:
+        """What this process has spent in the scope since its last successful look."""
+        return self._blind_before + max(self._own() - self._own_at_look, 0)
+
+    def unwritten_pico_usd(self) -> int:
+        """What this process has spent in the scope and the store is not known to have."""
+        return sum(route.account.unwritten_cost for route in self.snapshot.routes.values())
+
+    def _own(self) -> int:
+        return sum(route.account.own for route in self.snapshot.routes.values())
+
+    def leave(self) -> None:
+        """End the day for this process now: the next call enters it afresh."""
+        self.ends_at = self.starts_at

@@ -1,0 +1,170 @@
+"""Event streams that hand every event on unchanged and unbuffered, and settle their call once.
+
+A call settles on the stream's usage event, just before that event is handed over; else at the stream's end, error or
+`close`, or when the stream is garbage-collected or the process ends. Breaking off the iteration alone settles
+nothing: the caller may go on with a second loop, as with botocore's own `EventStream`. An open stream belongs to the
+process that opened it.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .call import Call
+from .core.estimates import text_bytes
+from .core.usage import INVOCATION_METRICS, NOTHING, counts_from_body, counts_from_metrics, from_token_usage
+
+_METRICS_MARK = INVOCATION_METRICS.encode()
+_FOLD_CHUNKS = 4_096
+
+
+class MeteredStream:
+    """What the two kinds of stream share. Everything else of botocore's ``EventStream`` is reached through it."""
+
+    def __init__(self, stream: Any, call: Call) -> None:
+        self._stream = stream
+        self._call = call
+        self._once = threading.Lock()  # taken by who settles, and never given back
+        self._pid = os.getpid()
+        call.meter.opened(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the underlying stream."""
+        try:
+            self._stream.close()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Settle by what was seen, unless the call has settled."""
+        if self._owned():
+            self._settle_unfinished()
+
+    def __del__(self) -> None:
+        # A finalizer may run at any point, even inside the meter's own lock: it only leaves a note.
+        once = self.__dict__.get("_once")
+        if once is not None and self._pid == os.getpid() and once.acquire(blocking=False):
+            self._call.meter.defer(self._settle_unfinished)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_stream" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+    def _settle_unfinished(self) -> None:
+        raise NotImplementedError
+
+    def _owned(self) -> bool:
+        """Take the right to settle; False if the call has settled or belongs to another process."""
+        return self._once.acquire(blocking=False) and self._pid == os.getpid()
+
+
+class ConverseEvents(MeteredStream):
+    """The ``stream`` of ``converse_stream``: usage is in the ``metadata`` event."""
+
+    def __init__(self, stream: Any, call: Call) -> None:
+        super().__init__(stream, call)
+        self._answer_bytes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for event in self._stream:
+                if "contentBlockDelta" in event:
+                    delta = event["contentBlockDelta"].get("delta", {})
+                    text = delta.get("text")
+                    self._answer_bytes += len(text) if text is not None else text_bytes(delta)
+                elif "metadata" in event:
+                    usage = from_token_usage(event["metadata"].get("usage"))
+                    if usage is not None and self._owned():
+                        self._call.settle(usage)
+                yield event
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+        self.abandon()
+
+    def _settle_unfinished(self) -> None:
+        self._call.settle_unknown(answer_bytes=self._answer_bytes)
+
+
+class InvokeEvents(MeteredStream):
+    """The ``body`` of ``invoke_model_with_response_stream``: usage is in the last chunk's invocation metrics.
+
+    Only that chunk is parsed on the way; the others are kept as they are, in case it never comes.
+    """
+
+    def __init__(self, stream: Any, call: Call) -> None:
+        super().__init__(stream, call)
+        self._chunks: list[bytes] = []
+        self._seen = NOTHING
+        self._answer_bytes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        chunks = self._chunks
+        try:
+            for event in self._stream:
+                chunk = event.get("chunk")
+                if chunk is not None:
+                    data = chunk.get("bytes", b"")
+                    chunks.append(data)
+                    if _METRICS_MARK in data:
+                        self._on_metrics(data)
+                    elif len(chunks) >= _FOLD_CHUNKS:
+                        self._fold()
+                yield event
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.abandon()
+            raise
+        if self._owned():
+            self._settle_ended()
+
+    def _on_metrics(self, data: bytes) -> None:
+        body = _parsed(data)
+        counts = counts_from_metrics(body.get(INVOCATION_METRICS))
+        if counts.input_tokens is None and counts.output_tokens is None:
+            return
+        if counts.cache_write_tokens:  # how long they live is only in the first chunk
+            first = self._seen if self._seen is not NOTHING else counts_from_body(_parsed(self._chunks[0]))
+            counts = counts._replace(cache_write_1h_tokens=first.cache_write_1h_tokens)
+        usage = counts.over(counts_from_body(body)).usage()
+        if usage is not None and self._owned():
+            self._chunks.clear()
+            self._call.settle(usage)
+
+    def _fold(self) -> None:
+        """Count what the kept chunks say, and let them go."""
+        for data in self._chunks:
+            body = _parsed(data)
+            self._seen = counts_from_body(body).over(self._seen)
+            self._answer_bytes += text_bytes(body)
+        self._chunks.clear()
+
+    def _settle_ended(self) -> None:
+        """The stream is complete and had no metrics: its chunks' own counts hold, if they are all there."""
+        self._fold()
+        usage = self._seen.usage()
+        if usage is not None and None not in (self._seen.input_tokens, self._seen.output_tokens):
+            self._call.settle(usage)
+        else:
+            self._settle_unfinished()
+
+    def _settle_unfinished(self) -> None:
+        self._fold()
+        self._call.settle_unknown(seen=self._seen, answer_bytes=self._answer_bytes)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
