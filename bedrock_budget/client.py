@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, cast
 
 from botocore.exceptions import ClientError
 
@@ -255,7 +255,7 @@ class PriceKeeperClient:
     @property
     def __class__(self) -> Any:
         # Some frameworks check for a botocore client. Inheriting from one would hide get_paginator and close.
-        return type(self._client)
+        return cast(Any, type)(self._client)
 
     @__class__.setter
     def __class__(self, value: Any) -> NoReturn:
@@ -286,9 +286,9 @@ def _store(store: str | Store | None) -> Store:
         store = default_store_url()
     if isinstance(store, str):
         return open_store(store)
-    if isinstance(store, Store):
-        return store
-    raise ConfigError(f"store: must be a URL or a Store, got {type(store).__name__}")
+    if not isinstance(cast(object, store), Store):
+        raise ConfigError(f"store: must be a URL or a Store, got {type(store).__name__}")
+    return store
 
 
 def _check_process_keywords(*, metering: object, journal: object, drain_abandoned: object) -> None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from .core.budget_rules import Budgets, check
@@ -41,7 +41,7 @@ def _read_yaml(path: Path) -> object:
         """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            keys: list[Any] = [cast(Any, self).construct_object(key, deep=True) for key, _ in node.value]
             twice = {str(key) for key in keys if keys.count(key) > 1}
             if twice:
                 raise yaml.constructor.ConstructorError(

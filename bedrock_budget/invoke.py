@@ -11,6 +11,7 @@ from .call import Call
 from .core.estimates import text_bytes
 from .core.usage import counts_from_body, counts_from_headers
 
+_FIXED = (bytes, bytearray, str)
 _ALLOWED = "bytes, str, a file-like object, or a callable body(decision) that returns bytes, str or a dict"
 
 
@@ -21,12 +22,10 @@ def is_portable(body: object) -> bool:
 
 def check_body(body: object) -> None:
     """Raise botocore's ParamValidationError for a body of the wrong type, before anything is decided."""
-    if body is not None and not isinstance(body, bytes | bytearray | str) and not hasattr(body, "read"):
-        if callable(body):
-            return
-        hint = "; json.dumps() it first" if isinstance(body, dict | list) else ""
+    if body is not None and not isinstance(body, _FIXED) and not hasattr(body, "read") and not callable(body):
+        hint = "; json.dumps() it first" if isinstance(body, (dict, list)) else ""
         raise ParamValidationError(
-            report=f"Invalid type for parameter body: {type(body).__name__}; give {_ALLOWED}{hint}"
+            report=f"Invalid type for parameter body: {type(cast(object, body)).__name__}; give {_ALLOWED}{hint}"
         )
 
 
@@ -34,7 +33,7 @@ def body_bytes(made: object) -> Any:
     """What a callable body returned, as bytes or str. Raises ParamValidationError for anything else."""
     if isinstance(made, dict):
         return json.dumps(made)
-    if isinstance(made, bytes | bytearray | str):
+    if isinstance(made, _FIXED):
         return made
     raise ParamValidationError(
         report=f"body(decision) returned {type(made).__name__}; it must return bytes, str or a dict"
@@ -46,7 +45,7 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
 
     A body that was read is replaced by an equal unread one. Raises what reading the body raises, settled by then.
     """
-    metadata = response.get("ResponseMetadata") or {}
+    metadata: dict[str, Any] = response.get("ResponseMetadata") or {}
     counts = counts_from_headers(metadata.get("HTTPHeaders") or {})
     if counts.input_tokens is not None and counts.output_tokens is not None and not counts.cache_write_tokens:
         usage = counts.usage()

@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from . import lifecycle
 from .call import Call
 from .clock import Clock
+from .core.account import Amounts
 from .core.budget import AUTO, UNLABELLED, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
@@ -268,7 +269,7 @@ class Keeper:
         begun = self.meter.begin_look()
         keys = {account.key: account.shard_count for account in snapshot.accounts}
         sums = self.store.read_shards(keys, writer_id=self.meter.writer_id)
-        amounts = []
+        amounts: list[Amounts] = []
         with self.meter.lock:
             for account in snapshot.accounts:
                 found = sums[account.key]

@@ -67,7 +67,7 @@ class Meter:
         self._deferred: deque[Callable[[], None]] = deque()
         self._open_streams: weakref.WeakSet[Abandonable] = weakref.WeakSet()
         self.writer_id = new_writer_id()
-        self._sequence = 0
+        self._sequence: int = 0
         self._order = 0
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from .call import Call
 from .core.estimates import text_bytes
@@ -149,11 +149,11 @@ class InvokeEvents(MeteredStream):
         self._chunks.clear()
 
     def _settle_ended(self) -> None:
-        """The stream is complete and had no metrics: its chunks' own counts hold, if they are all there."""
+        """The stream is complete but had no metrics: its chunks' own counts are the best estimate, if all are there."""
         self._fold()
         usage = self._seen.usage()
         if usage is not None and None not in (self._seen.input_tokens, self._seen.output_tokens):
-            self._call.settle(usage)
+            self._call.settle(usage, estimated=True)
         else:
             self._settle_unfinished()
 
@@ -164,7 +164,7 @@ class InvokeEvents(MeteredStream):
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        body: Any = json.loads(data)
     except ValueError:
         return {}
-    return body if isinstance(body, dict) else {}
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}

@@ -232,7 +232,7 @@ def _resolve(
         _pick(layers, key, check, problems, optional=True)
     if labels is not None and ordering is not None:
         _check_ordering(ordering, labels, quotas, _path(layers, "model_ordering"), problems)
-    if problems or zone is None:
+    if problems or zone is None or ordering is None or zone_name is None:
         return None
     return ScopeBudget(
         org_id=org_id,

@@ -10,7 +10,7 @@ Bedrock user guide, and recorded traffic.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 INPUT_HEADER = "x-amzn-bedrock-input-token-count"
 OUTPUT_HEADER = "x-amzn-bedrock-output-token-count"
@@ -71,7 +71,7 @@ def _count(value: object) -> int | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
 
 
 def _first(source: Mapping[str, Any], *names: str) -> int | None:
@@ -89,20 +89,16 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 def from_token_usage(usage: object) -> Usage | None:
     """Usage of a Converse response's ``usage`` or a ConverseStream ``metadata.usage`` (``TokenUsage``)."""
-    if not isinstance(usage, Mapping):
-        return None
-    written = _first(usage, "cacheWriteInputTokens")
-    if not written:  # the common case, kept short: it runs in every call
-        counts = Counts(
-            _count(usage.get("inputTokens")), _count(usage.get("outputTokens")), _first(usage, "cacheReadInputTokens")
-        )
-        return counts.usage()
-    details = usage.get("cacheDetails") or ()
-    long = _sum(_count(detail.get("inputTokens")) for detail in details if detail.get("ttl") == "1h")
+    source = _mapping(usage)
+    written = _count(source.get("cacheWriteInputTokens"))
+    long: int | None = None
+    if written:
+        details: list[Any] = source.get("cacheDetails") or []
+        long = _sum(_count(detail.get("inputTokens")) for detail in details if detail.get("ttl") == "1h")
     return Counts(
-        _count(usage.get("inputTokens")),
-        _count(usage.get("outputTokens")),
-        _first(usage, "cacheReadInputTokens"),
+        _count(source.get("inputTokens")),
+        _count(source.get("outputTokens")),
+        _count(source.get("cacheReadInputTokens")),
         written,
         long,
     ).usage()
@@ -145,7 +141,7 @@ def counts_from_body(body: object) -> Counts:
         return Counts(_first(billed, "input_tokens"), _first(billed, "output_tokens"))
     results = source.get("results")
     if isinstance(results, list):  # Titan text
-        output = _sum(_count(_mapping(result).get("tokenCount")) for result in results)
+        output = _sum(_count(_mapping(result).get("tokenCount")) for result in cast("list[object]", results))
     else:  # Titan embeddings and streams; Llama
         output = _first(source, "totalOutputTextTokenCount", "generation_token_count")
     return Counts(_first(source, "inputTextTokenCount", "prompt_token_count"), output)
