@@ -123,19 +123,20 @@ class PriceKeeperClient:
 
     def converse(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse``; ``modelId`` may be left out or be a label."""
-        call = self._admit(kwargs, "Converse")
+        call = self._keeper.admit(self._scope, kwargs.get("modelId"), "Converse", kwargs)
         response = self._send(self._client.converse, args, kwargs, call)
         usage = from_token_usage(response.get("usage"))
         if usage is not None:
             call.settle(usage)
-        else:
-            call.settle_unknown(answer_bytes=text_bytes(response.get("output")))
+        else:  # botocore takes a reply that was cut off for an empty one
+            output = response.get("output")
+            call.settle_unknown(answer_bytes=None if output is None else text_bytes(output))
         response["ResponseMetadata"]["PriceKeeper"] = call.record
         return response
 
     def converse_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse_stream``; ``modelId`` may be left out or be a label."""
-        call = self._admit(kwargs, "ConverseStream")
+        call = self._keeper.admit(self._scope, kwargs.get("modelId"), "ConverseStream", kwargs)
         response = self._send(self._client.converse_stream, args, kwargs, call)
         response["stream"] = ConverseEvents(response["stream"], call)
         response["ResponseMetadata"]["PriceKeeper"] = call.record
@@ -165,9 +166,6 @@ class PriceKeeperClient:
         counted: dict[str, Any] = self._client.count_tokens(*args, **{**kwargs, "modelId": model_id})
         return counted
 
-    def _admit(self, kwargs: dict[str, Any], operation: str) -> Call:
-        return self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs)
-
     def _admit_body(self, kwargs: dict[str, Any], operation: str) -> tuple[Call, dict[str, Any]]:
         body = kwargs.get("body")
         check_body(body)
@@ -190,7 +188,9 @@ class PriceKeeperClient:
             if isinstance(exc, ClientError):
                 metadata: dict[str, Any] = exc.response.setdefault("ResponseMetadata", {})  # type: ignore[typeddict-item, assignment]
                 metadata["PriceKeeper"] = record
-            exc.add_note(f"bedrock_budget: label asked {call.label_asked}, served {call.label} ({call.model_id})")
+            exc.add_note(
+                f"bedrock_budget: label asked {record['label_asked']}, served {record['label']} ({call.model_id})"
+            )
             raise
 
     # -- asking

@@ -23,10 +23,9 @@ def is_portable(body: object) -> bool:
 def check_body(body: object) -> None:
     """Raise botocore's ParamValidationError for a body of the wrong type, before anything is decided."""
     if body is not None and not isinstance(body, _FIXED) and not hasattr(body, "read") and not callable(body):
-        hint = "; json.dumps() it first" if isinstance(body, (dict, list)) else ""
-        raise ParamValidationError(
-            report=f"Invalid type for parameter body: {type(cast(object, body)).__name__}; give {_ALLOWED}{hint}"
-        )
+        given = type(body).__name__
+        hint = "; json.dumps() it first" if given in ("dict", "list") else ""
+        raise ParamValidationError(report=f"Invalid type for parameter body: {given}; give {_ALLOWED}{hint}")
 
 
 def body_bytes(made: object) -> Any:

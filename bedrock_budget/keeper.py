@@ -5,9 +5,9 @@ then the `Call` settles (usage -> cost -> account -> record). With warm caches n
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 from cachetools import LRUCache
 
@@ -21,11 +21,11 @@ from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
 from .core.keys import UsageKey
 from .core.money import micros_half_up, usd_text
 from .core.pricing import Price
-from .core.selection import Choice, Fits, Refusal, mode, select
+from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
 from .errors import BudgetExhausted
 from .known_scopes import KnownScopes, Scope
 from .meter import Meter
-from .record import Decision, LabelStatus
+from .record import Decision, LabelStatus, record_of
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Store
 
@@ -64,12 +64,17 @@ class Keeper:
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
         Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError.
         """
-        self.meter.run_deferred()
+        meter = self.meter
+        if meter.deferred:
+            meter.run_deferred()
         now = self.clock.now()
-        day = self.scopes.ready(scope, now)
-        if not self._registered:
-            self._registered = True
-            lifecycle.register(self)
+        day = scope.day
+        if day is None or not day.starts_at <= now < day.fresh_until:
+            day = self._ready(scope, now)
+        day.used_at = now
+        degraded = day.error is not None or meter.error is not None
+        if degraded:
+            self.scopes.check_store_error(day)
         snapshot = day.snapshot
         if asked is None or asked == AUTO:
             first = snapshot.chain[0]
@@ -77,28 +82,21 @@ class Keeper:
         else:
             found = snapshot.by_asked.get(asked)
             if found is None:
-                return self._admit_unlabelled(day, snapshot, asked, operation, request)
+                return self._admit_unlabelled(day, snapshot, asked, degraded, request)
             first = found
             explicit = True
-        serve_last = snapshot.budget.settings.on_exhausted == "last"
+        chain: Sequence[Route] = snapshot.chain
         override: Route | None = None
+        fits: Fits | None = None
         if first.position is None:
-            chain: tuple[Route, ...] = (first,)
-            outcome = select((first.candidate,), (first.account.spend,), explicit=True, serve_last=serve_last)
+            chain = (first,)
+            outcome = select(chain, 0, True, serve_last=snapshot.serve_last)
         else:
-            chain = snapshot.chain
-            override = self._override(snapshot, now)
-            outcome = select(
-                snapshot.candidates,
-                [account.spend for account in snapshot.accounts],
-                asked=first.position,
-                explicit=explicit,
-                sticky=snapshot.sticky,
-                override=override.candidate if override else None,
-                fits=self._fits(snapshot, first) if fixed_body and (override or not snapshot.one_format) else None,
-                serve_last=serve_last,
-            )
-        degraded = day.error is not None or self.meter.error is not None
+            if snapshot.override is not None:
+                override = self._override(snapshot, now)
+            if fixed_body and (override is not None or not snapshot.one_format):
+                fits = _fits(first)
+            outcome = select(chain, first.position, explicit, snapshot.sticky, override, fits, snapshot.serve_last)
         if isinstance(outcome, Refusal):
             raise self._refusal(outcome, day, snapshot, chain, first, override, operation, degraded)
         route = chain[outcome.place] if outcome.place >= 0 else override
@@ -106,22 +104,16 @@ class Keeper:
         price = route.price
         if price is None:
             price = self._price_anyway(snapshot.budget, route.label, route.model_id)
-        tight_at = route.tight_at
-        return Call(
-            self.meter,
-            route.account,
-            route=route,
-            label=route.label,
-            model_id=route.model_id,
-            label_asked=first.label,
-            reason=outcome.reason,
-            mode="tight" if tight_at is not None and route.account.spend >= tight_at else "normal",
-            org_day=day.day.name,
-            price=price,
-            degraded=degraded,
-            operation=operation,
-            request=request,
-        )
+        account = route.account
+        mode: Mode = "tight" if account.spend >= route.tight_at else "normal"
+        record = record_of(route.label, route.model_id, first.label, outcome.reason, mode, day.day.name, degraded)
+        return Call(meter, account, route, price, record, request)
+
+    def _ready(self, scope: Scope, now: datetime) -> ScopeDay:
+        if not self._registered:
+            self._registered = True
+            lifecycle.register(self)
+        return self.scopes.ready(scope, now)
 
     @staticmethod
     def _override(snapshot: Snapshot, now: datetime) -> Route | None:
@@ -131,12 +123,8 @@ class Keeper:
             return None
         return snapshot.override_route
 
-    @staticmethod
-    def _fits(snapshot: Snapshot, first: Route) -> Fits:
-        return lambda candidate: snapshot.routes[candidate.label].format == first.format
-
     def _admit_unlabelled(
-        self, day: ScopeDay, snapshot: Snapshot, model_id: str, operation: str, request: Mapping[str, Any]
+        self, day: ScopeDay, snapshot: Snapshot, model_id: str, degraded: bool, request: Mapping[str, Any]
     ) -> Call:
         budget = snapshot.budget
         if budget.settings.on_unknown_model == "reject":
@@ -153,21 +141,8 @@ class Keeper:
         if price is None:
             price = self._price_anyway(budget, UNLABELLED, model_id)
         account = self.meter.account(UsageKey(budget.scope, UNLABELLED, day.day.name), budget.shard_count)
-        return Call(
-            self.meter,
-            account,
-            route=None,
-            label=UNLABELLED,
-            model_id=model_id,
-            label_asked=UNLABELLED,
-            reason="unlabelled",
-            mode="normal",
-            org_day=day.day.name,
-            price=price,
-            degraded=day.error is not None or self.meter.error is not None,
-            operation=operation,
-            request=request,
-        )
+        record = record_of(UNLABELLED, model_id, UNLABELLED, "unlabelled", "normal", day.day.name, degraded)
+        return Call(self.meter, account, None, price, record, request)
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
@@ -185,7 +160,7 @@ class Keeper:
         refusal: Refusal,
         day: ScopeDay,
         snapshot: Snapshot,
-        chain: tuple[Route, ...],
+        chain: Sequence[Route],
         first: Route,
         override: Route | None,
         operation: str,
@@ -203,19 +178,8 @@ class Keeper:
             for route in (chain[first.position or 0 :] if len(chain) > 1 else chain)
         )
         retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
-        record = {
-            "label": None,
-            "model_id": None,
-            "label_asked": first.label,
-            "reason": "exhausted",
-            "mode": "tight",
-            "org_day": day.day.name,
-            "usage": None,
-            "cost_pico_usd": 0,
-            "cost_usd_micros": 0,
-            "estimated": False,
-            "degraded": degraded,
-        }
+        record = record_of(None, None, first.label, "exhausted", "tight", day.day.name, degraded)
+        record["cost_pico_usd"] = record["cost_usd_micros"] = 0
         return BudgetExhausted(
             f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
             f"{retry_at.isoformat()}",
@@ -238,23 +202,24 @@ class Keeper:
         snapshot = day.snapshot
         quota = call.route.quota_pico_usd if call.route else None
         spend = call.account.spend
+        record = call.record
         return Decision(
-            label=call.label,
-            model_id=call.model_id,
-            label_asked=call.label_asked,
-            reason=call.reason,
-            mode=call.mode,
-            org_day=call.org_day,
+            label=record["label"],
+            model_id=record["model_id"],
+            label_asked=record["label_asked"],
+            reason=record["reason"],
+            mode=record["mode"],
+            org_day=record["org_day"],
             spend_usd_micros=micros_half_up(spend),
             quota_usd_micros=None if quota is None else micros_half_up(quota),
-            degraded=call.degraded,
+            degraded=record["degraded"],
             explanation=explain(call, snapshot),
         )
 
     def model_id_for_counting(self, scope: Scope, asked: str | None) -> str:
         """The model id that ``count_tokens`` is sent to: a label's, the label in force, or ``asked`` unchanged."""
         now = self.clock.now()
-        snapshot = self.scopes.ready(scope, now).snapshot
+        snapshot = self._ready(scope, now).snapshot
         if asked is not None and asked != AUTO:
             route = snapshot.by_asked.get(asked)
             return route.model_id if route else asked
@@ -264,14 +229,14 @@ class Keeper:
         """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read."""
         self.meter.run_deferred()
         now = self.clock.now()
-        day = self.scopes.ready(scope, now)
-        snapshot = day.snapshot
+        snapshot = self._ready(scope, now).snapshot
         begun = self.meter.begin_look()
-        keys = {account.key: account.shard_count for account in snapshot.accounts}
+        accounts = [route.account for route in snapshot.chain]
+        keys = {account.key: account.shard_count for account in accounts}
         sums = self.store.read_shards(keys, writer_id=self.meter.writer_id)
         amounts: list[Amounts] = []
         with self.meter.lock:
-            for account in snapshot.accounts:
+            for account in accounts:
                 found = sums[account.key]
                 unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
                 amounts.append(found.amounts.plus(unseen))
@@ -289,20 +254,14 @@ class Keeper:
                     **spent.usage._asdict(),
                     requests=spent.requests,
                     in_force=route is in_force,
-                    mode=mode(spent.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
+                    mode=mode_of(spent.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
                 )
             )
         return rows
 
     def _in_force(self, snapshot: Snapshot, now: datetime) -> Route | None:
         override = self._override(snapshot, now)
-        outcome = select(
-            snapshot.candidates,
-            [account.spend for account in snapshot.accounts],
-            sticky=snapshot.sticky,
-            override=override.candidate if override else None,
-            serve_last=snapshot.budget.settings.on_exhausted == "last",
-        )
+        outcome = select(snapshot.chain, 0, False, snapshot.sticky, override, None, snapshot.serve_last)
         if isinstance(outcome, Choice):
             return snapshot.chain[outcome.place] if outcome.place >= 0 else override
         return None
@@ -347,8 +306,9 @@ _BECAUSE: dict[str, str] = {
 
 def explain(call: Call, snapshot: Snapshot) -> str:
     """Why a call goes where it goes, for people."""
-    lines = [f"{call.label} ({call.model_id}): {_BECAUSE[call.reason]}."]
-    if call.reason == "override" and snapshot.override:
+    record = call.record
+    lines = [f"{record['label']} ({record['model_id']}): {_BECAUSE[record['reason']]}."]
+    if record["reason"] == "override" and snapshot.override:
         lines.append(f"Override by {snapshot.override.created_by}: {snapshot.override.reason}.")
     for route in snapshot.chain:
         quota = route.quota_pico_usd
@@ -358,7 +318,12 @@ def explain(call: Call, snapshot: Snapshot) -> str:
     if snapshot.sticky:
         lines.append(f"Sticky on {snapshot.chain[snapshot.sticky].label} until the day ends.")
     zone = snapshot.budget.timezone_name
-    lines.append(f"Scope {snapshot.budget.scope}, org day {call.org_day} ({zone}), {call.mode} mode.")
-    if call.degraded:
+    lines.append(f"Scope {snapshot.budget.scope}, org day {record['org_day']} ({zone}), {record['mode']} mode.")
+    if record["degraded"]:
         lines.append("Degraded: the store could not be read or written lately, so these figures may be old.")
     return "\n".join(lines)
+
+
+def _fits(first: Route) -> Fits:
+    """Whether the body made for one label can go to another: only if both take the same request format."""
+    return lambda candidate: cast(Route, candidate).format == first.format

@@ -20,9 +20,6 @@ from .refresher import Refresher
 from .scopes import ScopeDay, Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
 
-#: A scope whose look is overdue by its interval and this counts as never looked at: the process was frozen.
-OVERDUE_SECS = 5.0
-
 
 class Scope:
     """An org and app, and its day as last used: what a view of the client holds."""
@@ -73,24 +70,19 @@ class KnownScopes:
         return Scope(org_id, app_id)
 
     def ready(self, scope: Scope, now: datetime) -> ScopeDay:
-        """The scope's day at ``now``, looked at (or tried to) at least once.
-
-        Raises StoreError where ``on_store_error`` lets no call go on, ConfigError for a mistake in a Config item.
-        """
+        """The scope's day at ``now``, looked at (or tried to) at least once and not too long ago."""
         day = scope.day
         if day is None or not day.starts_at <= now < day.ends_at:
             day = self._today(scope, now)
-        monotonic = self._clock.monotonic()
-        day.used_at = monotonic
-        if not day.tried.is_set() or self._overdue(day, monotonic):
+        day.used_at = now
+        if not day.tried.is_set() or (day.error is None and now >= day.fresh_until):
             day.tried.clear()
             self._refresher.first_look(day)
             if not day.starts_at <= now < day.ends_at:  # the look found another time zone or scope
                 day = self._today(scope, now)
+                day.used_at = now
                 self._refresher.first_look(day)
-        if day.error is not None or self._meter.error is not None:
-            self._check_store_error(day)
-        else:
+        if day.error is None:
             self._ever_looked = True
         return day
 
@@ -164,11 +156,12 @@ class KnownScopes:
             if self._days.get((day.org_id, day.app_id)) is day:
                 del self._days[day.org_id, day.app_id]
 
-    @staticmethod
-    def _overdue(day: ScopeDay, monotonic: float) -> bool:
-        return day.error is None and monotonic > day.due_at + (day.interval_secs or 0.0) + OVERDUE_SECS
+    def check_store_error(self, day: ScopeDay) -> None:
+        """Whether calls may go on although the store cannot be read or written.
 
-    def _check_store_error(self, day: ScopeDay) -> None:
+        Raises StoreError where ``on_store_error`` says no or the store was never set up, ConfigError for a mistake in
+        a Config item.
+        """
         error = day.error
         if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._ever_looked):
             raise error

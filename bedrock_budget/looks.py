@@ -5,6 +5,7 @@ The store is asked first and the scope changed afterwards, so a look that fails 
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from .clock import Clock
 from .core.account import Account
@@ -13,7 +14,7 @@ from .core.errors import ConfigError
 from .core.keys import UsageKey
 from .core.money import usd_text
 from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, look_at_shards, next_look_secs, total_is_stale
-from .core.selection import mode, sticky_target
+from .core.selection import mode_of, sticky_target
 from .meter import Meter
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Controls, ShardSum, Sticky, Store
@@ -23,6 +24,8 @@ log = logging.getLogger("bedrock_budget")
 BudgetOf = Callable[[ScopeDay, Controls], ScopeBudget]
 SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
 
+#: A look that is overdue by its interval and this is not waited for any longer by the clock: the process was frozen.
+OVERDUE_SECS = 5.0
 #: Sticky items outlive their day by this much (schema specification, "StickyState TTL").
 STICKY_TTL_SECS = 3600
 
@@ -53,6 +56,9 @@ class Observer:
             if scope.failures:
                 log.warning("the budget of %s can be read again", scope.snapshot.budget.scope)
             scope.succeeded()
+            # A process that was frozen comes back overdue: its next call waits for a look.
+            secs = scope.due_at - self._clock.monotonic() + (scope.interval_secs or 0.0) + OVERDUE_SECS
+            scope.fresh_until = min(self._clock.now() + timedelta(seconds=secs), scope.ends_at)
         finally:
             scope.asked = False
             scope.tried.set()
@@ -160,13 +166,14 @@ class Observer:
         if not snapshot.budget.sticky_fallback_enabled or quota is None or start.account.spend < quota:
             scope.sticky_is_due = False
             return snapshot
-        sums = self._read_shards(snapshot.accounts)
-        settled = [sums[account.key].amounts.cost_pico_usd for account in snapshot.accounts]
-        target = sticky_target(snapshot.candidates, settled, snapshot.sticky)
+        accounts = [route.account for route in snapshot.chain]
+        sums = self._read_shards(accounts)
+        settled = [sums[account.key].amounts.cost_pico_usd for account in accounts]
+        target = sticky_target(snapshot.chain, settled, snapshot.sticky)
         if target is None:
             scope.sticky_is_due = not all(
                 each.quota_pico_usd is not None and cost >= each.quota_pico_usd
-                for each, cost in zip(snapshot.candidates, settled, strict=True)
+                for each, cost in zip(snapshot.chain, settled, strict=True)
             )
             return snapshot
         scope.sticky_is_due = False
@@ -219,7 +226,7 @@ class Observer:
             spend = in_force.account.spend
             remaining = in_force.quota_pico_usd - spend
             rate = scope.rates.get(in_force.label, 0.0)
-            tight = mode(spend, in_force.quota_pico_usd, snapshot.budget.tight_mode_threshold_pct) == "tight"
+            tight = mode_of(spend, in_force.quota_pico_usd, snapshot.budget.tight_mode_threshold_pct) == "tight"
         else:
             tight = False
         if scope.sticky_is_due and not was_due:  # the shards will show soon what effective spend already does

@@ -64,7 +64,7 @@ class Meter:
         # One account a key for as long as a scope, a call or unwritten usage holds it.
         self._accounts: weakref.WeakValueDictionary[UsageKey, Account] = weakref.WeakValueDictionary()
         self._dirty: dict[UsageKey, Account] = {}
-        self._deferred: deque[Callable[[], None]] = deque()
+        self.deferred: deque[Callable[[], None]] = deque()
         self._open_streams: weakref.WeakSet[Abandonable] = weakref.WeakSet()
         self.writer_id = new_writer_id()
         self._sequence: int = 0
@@ -72,6 +72,7 @@ class Meter:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._direct = self._sync  # usage is written by the thread that adds it
         self._hurried = False
         self._registered = False
         self.error = None
@@ -99,7 +100,7 @@ class Meter:
         with self.lock:
             account.add(usage, cost_pico_usd)
             self._dirty[account.key] = account
-        if self._sync or self._closing.is_set():
+        if self._direct:
             self._write_now(account)
         elif self._thread is None:
             self._start_thread()
@@ -122,13 +123,13 @@ class Meter:
 
     def defer(self, settle: Callable[[], None]) -> None:
         """Run ``settle`` later, on a thread that holds no lock. For finalizers, where taking a lock may deadlock."""
-        self._deferred.append(settle)
+        self.deferred.append(settle)
 
     def run_deferred(self) -> None:
         """Run what was deferred, if anything."""
-        while self._deferred:
+        while self.deferred:
             try:
-                settle = self._deferred.popleft()
+                settle = self.deferred.popleft()
             except IndexError:  # another thread took it
                 return
             settle()
@@ -159,6 +160,7 @@ class Meter:
 
     def close(self, timeout: float = CLOSE_SECS) -> bool:
         """Write what is left and stop the background thread. Usage that comes later is written at once."""
+        self._direct = True
         self._closing.set()
         self._wake.set()
         done = self.flush(timeout)
@@ -220,7 +222,7 @@ class Meter:
             self._hurried = False
             self.run_deferred()
             with self.lock:
-                idle = not self._dirty and not self._open_streams and not self._deferred
+                idle = not self._dirty and not self._open_streams and not self.deferred
                 idle_secs = idle_secs + FLUSH_SECS if idle else 0.0
                 if idle_secs >= IDLE_SECS:
                     self._thread = None

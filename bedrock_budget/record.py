@@ -52,6 +52,31 @@ class LabelStatus:
     mode: Mode
 
 
+def record_of(
+    label: str | None,
+    model_id: str | None,
+    label_asked: str,
+    reason: Reason,
+    mode: Mode,
+    org_day: str,
+    degraded: bool,
+) -> Record:
+    """The record of a call that has not settled."""
+    return {
+        "label": label,
+        "model_id": model_id,
+        "label_asked": label_asked,
+        "reason": reason,
+        "mode": mode,
+        "org_day": org_day,
+        "usage": None,
+        "cost_pico_usd": None,
+        "cost_usd_micros": None,
+        "estimated": False,
+        "degraded": degraded,
+    }
+
+
 def usage_of(usage: Usage) -> dict[str, int]:
     """Usage as it stands in a record."""
     return {

@@ -87,8 +87,8 @@ class Refresher:
             if scope is None:
                 return
             self._look(scope)
-            now = self._clock.monotonic()
-            if now - scope.used_at > FORGET_SECS or self._clock.now() >= scope.ends_at:
+            now = self._clock.now()
+            if (now - scope.used_at).total_seconds() > FORGET_SECS or now >= scope.ends_at:
                 self._on_forget(scope)
                 continue
             with self._changed:

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from math import inf
 from typing import Any
 
 from .core.account import Account
@@ -14,7 +15,6 @@ from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
 from .core.refresh import Intervals
-from .core.selection import Candidate
 from .stores.contract import Override, Sticky
 
 PriceOf = Callable[[ModelLabel, date], Price | None]
@@ -24,7 +24,17 @@ AccountOf = Callable[[UsageKey, int], Account]
 class Route:
     """A label as calls need it: where it leads, what it costs, its quota and its account, all in pico-USD."""
 
-    __slots__ = ("account", "candidate", "format", "hurry_at", "label", "model_id", "position", "price", "tight_at")
+    __slots__ = (
+        "account",
+        "format",
+        "hurry_at",
+        "label",
+        "model_id",
+        "position",
+        "price",
+        "quota_pico_usd",
+        "tight_at",
+    )
 
     def __init__(
         self,
@@ -42,22 +52,15 @@ class Route:
         self.price = price
         self.account = account
         self.position = position  # in the ordering; None: outside it, a chain of itself
-        quota = None if quota_usd_micros is None else quota_usd_micros * PICO_PER_MICRO
-        self.candidate = Candidate(label.label, label.model_id, quota)
-        # From these amounts on, of spend and of unsent usage, the meter writes at once.
-        self.tight_at = None if quota is None else -(-quota * tight_pct // 100)
-        self.hurry_at = None if quota is None else quota // 100
+        self.quota_pico_usd = quota = None if quota_usd_micros is None else quota_usd_micros * PICO_PER_MICRO
+        # From these amounts on, of spend and of unsent usage, the meter writes at once. Unlimited: never.
+        self.tight_at = inf if quota is None else -(-quota * tight_pct // 100)
+        self.hurry_at = inf if quota is None else quota // 100
 
     @property
-    def quota_pico_usd(self) -> int | None:
-        return self.candidate.quota_pico_usd
-
-    def near_quota(self) -> bool:
-        """Whether other processes should hear of this label's usage soon."""
-        if self.tight_at is None or self.hurry_at is None:
-            return False
-        account = self.account
-        return account.spend >= self.tight_at or account.unwritten_cost >= self.hurry_at
+    def spend(self) -> int:
+        """Effective spend."""
+        return self.account.spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,7 @@ class Snapshot:
     routes: Mapping[str, Route]  # by label
     by_asked: Mapping[str, Route]  # by label and by model id
     chain: tuple[Route, ...]  # the ordering
-    candidates: tuple[Candidate, ...]
-    accounts: tuple[Account, ...]
+    serve_last: bool  # on_exhausted
     one_format: bool  # every label of the ordering takes the same invoke_model bodies
     sticky: int  # place in the ordering
     sticky_item: Sticky | None
@@ -85,8 +87,7 @@ class Snapshot:
             self.routes,
             self.by_asked,
             self.chain,
-            self.candidates,
-            self.accounts,
+            self.serve_last,
             self.one_format,
             place if self.budget.sticky_fallback_enabled else 0,
             sticky,
@@ -119,8 +120,7 @@ def snapshot_of(budget: ScopeBudget, day: OrgDay, *, price_of: PriceOf, account_
         routes=routes,
         by_asked=by_asked,
         chain=chain,
-        candidates=tuple(route.candidate for route in chain),
-        accounts=tuple(route.account for route in chain),
+        serve_last=budget.settings.on_exhausted == "last",
         one_format=len({route.format for route in chain}) == 1,
         sticky=0,
         sticky_item=None,
@@ -141,13 +141,14 @@ class ScopeDay:
         self.starts_at = day.starts_at
         self.ends_at = day.ends_at
         self.items: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None = None
+        self.fresh_until = day.starts_at  # calls before this need nothing more; see `KnownScopes.ready`
+        self.used_at: datetime = day.starts_at  # the start of the last call
         # How fresh it is. Times are the clock's monotonic seconds.
         self.tried = threading.Event()  # a look has been tried
         self.asked = False  # a call waits for it
         self.looked = False  # a look has succeeded
         self.error: Exception | None = None  # why the last look failed
         self.ticket = -1  # its newest place in the refresher's heap
-        self.used_at = 0.0
         self.due_at = 0.0
         self.spend_due_at = 0.0
         self.interval_secs: float | None = None
@@ -188,6 +189,7 @@ class ScopeDay:
     def failed(self, error: Exception) -> None:
         self.error = error
         self.failures += 1
+        self.fresh_until = self.starts_at
 
     def blind_pico_usd(self) -> int:
         """What this process has spent in the scope since its last successful look."""
@@ -202,4 +204,4 @@ class ScopeDay:
 
     def leave(self) -> None:
         """End the day for this process now: the next call enters it afresh."""
-        self.ends_at = self.starts_at
+        self.ends_at = self.fresh_until = self.starts_at

@@ -86,7 +86,7 @@ class ConverseEvents(MeteredStream):
         except GeneratorExit:
             raise
         except BaseException:
-            self.abandon()
+            self.close()  # botocore would keep the connection of a stream that broke
             raise
         self.abandon()
 
@@ -122,7 +122,7 @@ class InvokeEvents(MeteredStream):
         except GeneratorExit:
             raise
         except BaseException:
-            self.abandon()
+            self.close()  # botocore would keep the connection of a stream that broke
             raise
         if self._owned():
             self._settle_ended()

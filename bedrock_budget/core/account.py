@@ -73,8 +73,7 @@ class Account:
         "__weakref__",
         "_acknowledged",
         "_base",
-        "_cost",
-        "_floor",
+        "_flying_seen",
         "_own",
         "_requests",
         "_sealed",
@@ -84,6 +83,8 @@ class Account:
         "key",
         "sending",
         "shard_count",
+        "spend",
+        "unsent_cost",
         "written",
     )
 
@@ -91,23 +92,26 @@ class Account:
         self.key = key
         self.shard_count = shard_count
         self.in_flight: Batch | None = None
+        self._flying_seen = False  # a look has shown the batch in flight; only the store's answer is missing
         self.sending = False  # a thread is waiting for the store's answer to the batch in flight
         self.added = 0  # calls added so far
         self._sealed = 0  # of these, put into batches
         self.written = 0  # of these, acknowledged
-        self._cost = 0
+        self.unsent_cost = 0  # of what is unsent
         self._tokens = [0, 0, 0, 0, 0]
         self._requests = 0
         self._acknowledged: list[Acknowledged] = []
         self._own = 0
         self._base = 0
-        self._floor = 0
+        self.spend = 0  # effective spend: the most that base + own has been today
 
     def add(self, usage: Usage, cost_pico_usd: int, requests: int = 1) -> None:
         """Add settled usage to what is unsent."""
         self.added += 1
-        self._cost += cost_pico_usd
+        self.unsent_cost += cost_pico_usd
         self._own += cost_pico_usd
+        spend = self._base + self._own
+        self.spend = max(self.spend, spend)
         self._requests += requests
         tokens = self._tokens
         tokens[0] += usage[0]
@@ -118,12 +122,6 @@ class Account:
             tokens[4] += usage[4]
 
     @property
-    def spend(self) -> int:
-        """Effective spend."""
-        spend = self._base + self._own
-        return spend if spend > self._floor else self._floor
-
-    @property
     def own(self) -> int:
         """Own spend that no look has shown yet."""
         return self._own
@@ -131,12 +129,12 @@ class Account:
     @property
     def unsent(self) -> Amounts:
         """What has not been put into a batch."""
-        return Amounts(self._cost, Usage(*self._tokens), self._requests)
+        return Amounts(self.unsent_cost, Usage(*self._tokens), self._requests)
 
     @property
     def unwritten_cost(self) -> int:
         """What the store is not known to have."""
-        return self._cost + (self.in_flight.amounts.cost_pico_usd if self.in_flight else 0)
+        return self.unsent_cost + (self.in_flight.amounts.cost_pico_usd if self.in_flight else 0)
 
     @property
     def dirty(self) -> bool:
@@ -150,7 +148,7 @@ class Account:
             self.key, writer_id, sequence, shard_of(writer_id, self.shard_count), self.shard_count, self.unsent
         )
         self._sealed = self.added
-        self._cost = 0
+        self.unsent_cost = 0
         self._tokens = [0, 0, 0, 0, 0]
         self._requests = 0
         return self.in_flight
@@ -160,7 +158,9 @@ class Account:
         batch, self.in_flight = self.in_flight, None
         assert batch is not None
         self.written = self._sealed
-        self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts, at_epoch, order))
+        if not self._flying_seen:
+            self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts, at_epoch, order))
+        self._flying_seen = False
 
     def reopen(self, writer_id: str, sequence: int) -> Batch:
         """Put the amounts of the batch in flight into a new one under another writer: the store refused it for good."""
@@ -174,22 +174,23 @@ class Account:
         """A strongly consistent look at the shards: their sum, the sequence number of this process's writer in its
         item, and the ``order`` at which the look began. Returns own usage that is not in the sum."""
         kept = [ack for ack in self._acknowledged if ack.sequence > own_sequence and ack.order > begun]
-        flying = self.in_flight if self.in_flight and self.in_flight.sequence > own_sequence else None
-        self._saw(cost_pico_usd, kept, flying)
+        if self.in_flight and self.in_flight.sequence <= own_sequence:
+            self._flying_seen = True
+        self._saw(cost_pico_usd, kept)
         unseen = [ack.amounts for ack in kept]
-        if flying:
-            unseen.append(flying.amounts)
+        if self.in_flight and not self._flying_seen:
+            unseen.append(self.in_flight.amounts)
         return sum_of([*unseen, self.unsent])
 
     def saw_total(self, cost_pico_usd: int, updated_at_epoch: float) -> None:
         """A look at the daily total, whose pass began to read at ``updated_at_epoch``."""
         kept = [ack for ack in self._acknowledged if ack.at_epoch >= updated_at_epoch - TOTAL_SLACK_SECS]
-        self._saw(cost_pico_usd, kept, self.in_flight)
+        self._saw(cost_pico_usd, kept)
 
-    def _saw(self, cost_pico_usd: int, kept: list[Acknowledged], flying: Batch | None) -> None:
-        self._floor = self.spend
+    def _saw(self, cost_pico_usd: int, kept: list[Acknowledged]) -> None:
         self._acknowledged = kept
         self._base = max(self._base, cost_pico_usd)
-        self._own = self._cost + sum(ack.amounts.cost_pico_usd for ack in kept)
-        if flying:
-            self._own += flying.amounts.cost_pico_usd
+        self._own = self.unsent_cost + sum(ack.amounts.cost_pico_usd for ack in kept)
+        if self.in_flight and not self._flying_seen:
+            self._own += self.in_flight.amounts.cost_pico_usd
+        self.spend = max(self.spend, self._base + self._own)

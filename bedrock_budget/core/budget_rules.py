@@ -175,7 +175,7 @@ def _check_keys(top: Mapping[str, Any], problems: list[str]) -> None:
                 continue
             for key in _ORG_ALONE & set(app):
                 problems.append(f"{app_path}.{key}: belongs to the org alone; set it in {path}")
-            _unknown_keys(app, _APP_KEYS | _ORG_ALONE, app_path, problems)
+            _unknown_keys({key: app[key] for key in app if key not in _ORG_ALONE}, _APP_KEYS, app_path, problems)
 
 
 def _item_layer(path: str, item: Mapping[str, Any] | None, known: Iterable[str]) -> Layer:
@@ -222,8 +222,7 @@ def _resolve(
     layers = [*org_layers, *app_layers, ("the keyword", keywords)]
     labels = _pick(org_layers, "model_labels", values.model_labels, problems)
     ordering = _pick(layers, "model_ordering", values.model_ordering, problems)
-    zone_name = _pick(org_layers, "timezone", values.text, problems)
-    zone = values.zone(zone_name, _path(org_layers, "timezone"), budgets.zone_of, problems) if zone_name else None
+    zone = _pick(org_layers, "timezone", values.timezone(budgets.zone_of), problems)
     quotas = _merge_quotas(layers, labels, problems)
     numbers = {key: _pick(layers, key, check, problems) for key, check in values.NUMBERS.items()}
     sticky = _pick(layers, "sticky_fallback_enabled", values.boolean, problems)
@@ -232,14 +231,14 @@ def _resolve(
         _pick(layers, key, check, problems, optional=True)
     if labels is not None and ordering is not None:
         _check_ordering(ordering, labels, quotas, _path(layers, "model_ordering"), problems)
-    if problems or zone is None or ordering is None or zone_name is None:
+    if problems or zone is None or ordering is None:
         return None
     return ScopeBudget(
         org_id=org_id,
         app_id=app_id,
         scope=scope_key(org_id, None if scope_kind == "ORG" else app_id),
-        timezone_name=zone_name,
-        timezone=zone,
+        timezone_name=zone[0],
+        timezone=zone[1],
         ordering=tuple(ordering),
         labels=cast(dict[str, ModelLabel], labels),
         quotas=quotas,
@@ -279,16 +278,19 @@ def _merge_quotas(
     layers: list[Layer], labels: Mapping[str, ModelLabel] | None, problems: list[str]
 ) -> dict[str, int | None]:
     merged: dict[str, int | None] = {}
+    mapped: Mapping[str, Any] = {}  # by the layers so far: a later one may replace labels that have a quota here
     for path, layer in layers:
+        mapped = _section(layer, "model_labels") or mapped
         if "quotas" not in layer:
             continue
         where = f"{path}.quotas"
         for label, quota in values.quotas(layer["quotas"], where, problems).items():
-            if labels is not None and label not in labels:
+            if labels is None or label in labels:
+                merged[label] = quota
+            elif label not in mapped:
                 problems.append(
                     f"{where}.{label}: no such label; map it in model_labels or use one of {', '.join(labels)}"
                 )
-            merged[label] = quota
     return merged
 
 

@@ -87,12 +87,20 @@ def quota_scope(value: Any, path: str, problems: list[str]) -> str | None:
     return cast("str | None", one_of("ORG", "APP")(value, path, problems))
 
 
-def zone(name: str, path: str, zone_of: Callable[[str], tzinfo], problems: list[str]) -> tzinfo | None:
-    try:
-        return zone_of(name)
-    except (ValueError, KeyError, OSError):
-        problems.append(f"{path}: unknown time zone {name!r}; use an IANA name such as 'America/New_York' or 'UTC'")
-        return None
+def timezone(zone_of: Callable[[str], tzinfo]) -> Check:
+    """A check for the name of a time zone; gives the name and its zone."""
+
+    def check(value: Any, path: str, problems: list[str]) -> tuple[str, tzinfo] | None:
+        name = text(value, path, problems)
+        if name is None:
+            return None
+        try:
+            return name, zone_of(name)
+        except (ValueError, KeyError, OSError):
+            problems.append(f"{path}: unknown time zone {name!r}; use an IANA name such as 'America/New_York' or 'UTC'")
+            return None
+
+    return check
 
 
 def model_ordering(value: Any, path: str, problems: list[str]) -> list[str] | None:
@@ -104,7 +112,7 @@ def model_ordering(value: Any, path: str, problems: list[str]) -> list[str] | No
         problems.append(f"{path}: labels must be text, got {value!r}; put them in quotes")
         return None
     if len(set(ordering)) < len(ordering):
-        problems.append(f"{path}: names a label twice: {value!r}")
+        problems.append(f"{path}: names a label twice: {value!r}; list each label once")
         return None
     return ordering
 
@@ -146,7 +154,7 @@ def model_labels(value: Any, path: str, problems: list[str]) -> dict[str, ModelL
             price = hand_price({key: entry[key] for key in _PRICE_KEYS if key in entry}, where, problems)
             if model_id is not None:
                 labels[label] = ModelLabel(label, model_id, price)
-    if not labels and not problems:
+    if not value:
         problems.append(f"{path}: is empty; map at least one label to a model id")
     return labels
 

@@ -30,17 +30,22 @@ def org_day(now: datetime, zone: tzinfo) -> OrgDay:
     if now.tzinfo is None:
         raise ValueError(f"now must be an aware datetime, got {now!r}")
     local = now.astimezone(zone).date()
-    return OrgDay(local.strftime("%Y%m%d"), _first_instant(local, zone), _day_after(local, zone))
+    day = _day(local, zone)
+    # Where clocks are set back over midnight, a day that has begun is not left again.
+    return day if now < day.ends_at else _day(local + timedelta(days=1), zone)
 
 
 def org_day_named(name: str, zone: tzinfo) -> OrgDay:
     """The org day of a name ``YYYYMMDD``. Raises ValueError if it is none."""
-    local = date(int(name[:4]), int(name[4:6]), int(name[6:8])) if len(name) == 8 and name.isdigit() else None
-    if local is None:
-        raise ValueError(f"an org day is written YYYYMMDD, got {name!r}")
-    return OrgDay(name, _first_instant(local, zone), _day_after(local, zone))
+    try:
+        if not (len(name) == 8 and name.isascii() and name.isdigit()):
+            raise ValueError(name)
+        return _day(date(int(name[:4]), int(name[4:6]), int(name[6:])), zone)
+    except (ValueError, OverflowError):
+        raise ValueError(f"an org day is a date written YYYYMMDD, got {name!r}") from None
 
 
-def _day_after(local: date, zone: tzinfo) -> datetime:
+def _day(local: date, zone: tzinfo) -> OrgDay:
     # A zone that crosses the date line skips a whole day; its next day then starts where the skipped one would have.
-    return _first_instant(local + timedelta(days=1), zone)
+    ends_at = _first_instant(local + timedelta(days=1), zone)
+    return OrgDay(local.isoformat().replace("-", ""), _first_instant(local, zone), ends_at)

@@ -52,7 +52,7 @@ def text_bytes(answer: object) -> int:
 def _measure(value: object, key: str) -> tuple[int, int]:
     """(bytes of text, number of attachments) below a value."""
     if isinstance(value, str):
-        return (0, 1) if key in _ATTACHMENT_KEYS else (len(value.encode()), 0)
+        return (0, 1) if key in _ATTACHMENT_KEYS else (len(value.encode(errors="surrogatepass")), 0)
     if isinstance(value, bytes | bytearray):
         return 0, 1
     children: list[tuple[str, object]] = []

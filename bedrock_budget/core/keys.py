@@ -29,9 +29,14 @@ def id_problem(value: object) -> str | None:
         return "must not be empty"
     if len(value) > MAX_ID_LENGTH:
         return f"must have at most {MAX_ID_LENGTH} characters, got {len(value)}: {value[:20]!r}..."
-    if "#" in value or any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
+    if "#" in value or any(_is_control(ord(char)) for char in value):
         return f"must not contain '#' or control characters, got {value!r}"
     return None
+
+
+def _is_control(code: int) -> bool:
+    # Half of a surrogate pair is no character: it cannot be written as UTF-8.
+    return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
 def scope_key(org_id: str, app_id: str | None) -> str:

@@ -22,18 +22,23 @@ A label that is mapped but not in the ordering is a chain of itself: no fallback
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 Reason = Literal["requested", "default", "quota", "sticky", "override", "exhausted", "unlabelled"]
 Mode = Literal["normal", "tight"]
 
 
-class Candidate(NamedTuple):
-    """A label of a chain. ``quota_pico_usd`` None: unlimited."""
+class Candidate(Protocol):
+    """A label of a chain: its effective spend and its quota in pico-USD (None: unlimited)."""
 
-    label: str
-    model_id: str
-    quota_pico_usd: int | None
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def spend(self) -> int: ...
+
+    @property
+    def quota_pico_usd(self) -> int | None: ...
 
 
 class Choice(NamedTuple):
@@ -55,8 +60,6 @@ Fits = Callable[[Candidate], bool]
 
 def select(
     chain: Sequence[Candidate],
-    spends: Sequence[int],
-    *,
     asked: int = 0,
     explicit: bool = False,
     sticky: int = 0,
@@ -66,7 +69,7 @@ def select(
 ) -> Choice | Refusal:
     """Apply the rules.
 
-    ``spends``: effective spend in pico-USD of each label of the chain. ``asked`` and ``sticky``: places in the chain.
+    ``asked`` and ``sticky``: places in the chain.
     ``explicit``: the call named a label. ``fits``: whether the call's body can go to a label; None: to any.
     """
     if override is not None:
@@ -80,7 +83,7 @@ def select(
     for index in range(start, len(chain)):
         candidate = chain[index]
         quota = candidate.quota_pico_usd
-        if quota is not None and spends[index] >= quota:
+        if quota is not None and candidate.spend >= quota:
             over = True
         elif fits is not None and not fits(candidate):
             skipped.append(index)
@@ -97,7 +100,7 @@ def select(
     return Refusal("exhausted", ())
 
 
-def mode(spend: int, quota: int | None, threshold_pct: int) -> Mode:
+def mode_of(spend: int, quota: int | None, threshold_pct: int) -> Mode:
     """Tight at or above the threshold of the label's quota, else normal. Amounts in pico-USD."""
     return "tight" if quota is not None and spend * 100 >= quota * threshold_pct else "normal"
 

@@ -62,16 +62,16 @@ NOTHING = Counts()
 def _count(value: object) -> int | None:
     """A token count >= 0 from JSON or a header; None for null, nonsense and absence. Fractions round up."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() else None
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not math.isfinite(value) or value < 0:
+    if value < 0 or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return math.ceil(value)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _first(source: Mapping[str, Any], *names: str) -> int | None:
@@ -90,11 +90,18 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 def from_token_usage(usage: object) -> Usage | None:
     """Usage of a Converse response's ``usage`` or a ConverseStream ``metadata.usage`` (``TokenUsage``)."""
     source = _mapping(usage)
+    tokens: Any = source.get("inputTokens")
+    answer: Any = source.get("outputTokens")
+    read: Any = source.get("cacheReadInputTokens", 0)
+    whole = type(tokens) is type(answer) is type(read) is int
+    if whole and not source.get("cacheWriteInputTokens") and tokens >= 0 and answer >= 0 and read >= 0:
+        return Usage(tokens, answer, read)  # the same as below, for almost all calls
     written = _count(source.get("cacheWriteInputTokens"))
     long: int | None = None
     if written:
-        details: list[Any] = source.get("cacheDetails") or []
-        long = _sum(_count(detail.get("inputTokens")) for detail in details if detail.get("ttl") == "1h")
+        details = source.get("cacheDetails")
+        parts = [_mapping(part) for part in cast("list[object]", details)] if isinstance(details, list) else []
+        long = _sum(_count(part.get("inputTokens")) for part in parts if part.get("ttl") == "1h")
     return Counts(
         _count(source.get("inputTokens")),
         _count(source.get("outputTokens")),

@@ -1,0 +1,149 @@
+"""What a call costs on top of plain boto3: paired blocks of plain and wrapped calls against one local server.
+
+    python tests/benchmarks/overhead.py [--calls 3000]
+
+CPU is this process's, all threads included; the server runs in another process. A pair is one block of plain calls
+and one of wrapped calls; each figure is the median over the pairs, so a machine whose speed drifts does not matter.
+``null`` wraps nothing: the difference of two blocks of plain calls, the noise of the method.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from bedrock_budget import PriceKeeperClient
+
+MESSAGES = [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]
+NOVA_BODY = b'{"messages": [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]}'
+EVENTS = 200
+CONFIG: dict[str, Any] = {
+    "model_labels": {
+        "premium": {"id": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"},
+        "standard": {"id": "amazon.nova-pro-v1:0"},
+        "economy": {"id": "amazon.nova-micro-v1:0"},
+    },
+    "org_defaults": {
+        "timezone": "America/New_York",
+        "model_ordering": ["standard", "premium", "economy"],
+        "quotas": {"premium": 10**12, "standard": 10**12, "economy": 10**12},
+    },
+}
+MODEL = "amazon.nova-pro-v1:0"
+
+
+@contextmanager
+def local_bedrock() -> Iterator[str]:
+    """The URL of a local Bedrock in a process of its own."""
+    command = [sys.executable, "-m", "bedrock_budget.testing.local_bedrock", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+def client_of(url: str) -> Any:
+    return boto3.client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=url,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def cpu_secs(run: Callable[[], object], times: int) -> float:
+    started = time.process_time()
+    for _ in range(times):
+        run()
+    return (time.process_time() - started) / times
+
+
+def paired(plain: Callable[[], object], other: Callable[[], object], calls: int, block: int) -> tuple[float, float]:
+    """(median seconds of a plain call, median difference of the other), over alternating blocks."""
+    cpu_secs(plain, block), cpu_secs(other, block)  # warm up
+    bases: list[float] = []
+    differences: list[float] = []
+    for pair in range(calls // block):
+        if pair % 2:
+            base, cost = cpu_secs(plain, block), cpu_secs(other, block)
+        else:
+            cost, base = cpu_secs(other, block), cpu_secs(plain, block)
+        bases.append(base)
+        differences.append(cost - base)
+    return statistics.median(bases), statistics.median(differences)
+
+
+def operations(client: Any, model: dict[str, str]) -> dict[str, Callable[[], object]]:
+    def stream() -> None:
+        for _ in client.converse_stream(messages=MESSAGES, **model)["stream"]:
+            pass
+
+    return {
+        "converse": lambda: client.converse(messages=MESSAGES, **model),
+        "invoke_model": lambda: client.invoke_model(body=NOVA_BODY, **model)["body"].read(),
+        f"converse_stream of {EVENTS} events": stream,
+    }
+
+
+def calls_overhead(calls: int) -> None:
+    print(f"{'operation':34} {'plain boto3':>12} {'added':>10} {'ratio':>7}")
+    with local_bedrock() as url:
+        _set(url, stream_events=EVENTS)
+        client = client_of(url)
+        with PriceKeeperClient(client, org_id="acme", app_id="bench", config=CONFIG, store="memory://") as bedrock:
+            plain = operations(client, {"modelId": MODEL})
+            wrapped = operations(bedrock, {})
+            for name, run in plain.items():
+                many = calls if "stream" not in name else calls // 10
+                block = 50 if "stream" not in name else 10
+                base, added = paired(run, wrapped[name], many, block)
+                noise = paired(run, run, many, block)[1]
+                print(f"{name:34} {base * 1e6:9.1f} µs {added * 1e6:+7.1f} µs {1 + added / base:7.3f}")
+                print(f"{'  null (plain against itself)':34} {'':12} {noise * 1e6:+7.1f} µs")
+                if "stream" in name:
+                    print(f"{'  a stream event':34} {'':12} {added / EVENTS * 1e6:+7.3f} µs")
+
+
+def _set(url: str, **settings: object) -> None:
+    import json
+    import urllib.request
+
+    data = json.dumps(settings).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/_local/settings", data=data, method="POST")).close()
+
+
+def import_overhead(runs: int = 15) -> None:
+    def cpu(code: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - started
+
+    plain, ours = "import boto3", "import boto3, bedrock_budget"
+    cpu(plain), cpu(ours)
+    pairs = [(cpu(plain), cpu(ours)) for _ in range(runs)]
+    base = statistics.median(plain_secs for plain_secs, _ in pairs)
+    added = statistics.median(ours_secs - plain_secs for plain_secs, ours_secs in pairs)
+    print(f"{'import bedrock_budget':34} {base * 1e3:9.1f} ms {added * 1e3:+7.1f} ms {1 + added / base:7.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=3000)
+    options = parser.parse_args()
+    calls_overhead(options.calls)
+    import_overhead()
+
+
+if __name__ == "__main__":
+    main()
