@@ -1,3 +1,3 @@
 """Fixtures of the whole suite."""
 
-pytest_plugins = ["bedrock_budget.testing.pytest_plugin"]
+pytest_plugins = ["bedrock_budget.testing.pytest_plugin", "engines.fixtures"]
