@@ -1,0 +1,274 @@
+"""A store in DynamoDB: for a fleet. Tables: `tables.py`; attributes: `dynamodb_items.py`."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..core.account import ZERO, Batch
+from ..core.errors import StoreError
+from ..core.keys import (
+    ACTIVE_BUCKETS,
+    UsageKey,
+    active_bucket,
+    active_key,
+    date_key,
+    parse_shard_key,
+    scope_key,
+    shard_key,
+    usage_key,
+    utc_hour,
+)
+from ..core.usage import Usage
+from . import dynamodb_items as items
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
+from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
+from .dynamodb_capacity import Consumed
+from .rules import MismatchLog, check_batch, check_override_app, expired, plain_item
+from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+
+class DynamoDBStore(Store):
+    """See `Store`. Any number of machines in one region may share the tables.
+
+    ``client``: a boto3 DynamoDB client, used as it is and never closed; or one is made on first use for ``region``
+    (default: as boto3 finds it) and ``endpoint_url``, with time-outs of 1 s to connect and 2 s to read. ``prefix``
+    comes before the names of the tables.
+    """
+
+    def __init__(
+        self,
+        client: "BaseClient | None" = None,
+        *,
+        region: str | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        endpoint_url: str | None = None,
+    ) -> None:
+        self._calls = DynamoDBCalls(client, region, prefix, endpoint_url)
+        self._mismatches = MismatchLog()
+
+    def __repr__(self) -> str:
+        return f"<DynamoDBStore {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The store URL of this store."""
+        return self._calls.url
+
+    @property
+    def consumed(self) -> Consumed:
+        """The capacity units that this object's requests consumed in this process."""
+        return self._calls.consumed
+
+    def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
+        check_batch(batch)
+        key, amounts = batch.key, batch.amounts
+        shard = shard_key(key.scope, key.label, batch.shard)
+        values: dict[str, Mapping[str, Any]] = {
+            ":cost": items.cost(amounts.cost_pico_usd),
+            ":requests": items.number(amounts.requests),
+            # A set keeps every count that the item was ever written under, so that the largest is never lost.
+            ":shard_count": {"NS": [str(batch.shard_count)]},
+            ":updated": items.number(int(now_epoch)),
+            ":hour": items.text(active_key(utc_hour(now_epoch), active_bucket(shard))),
+            ":sequence": items.number(batch.sequence),
+        }
+        add = "cost_usd_micros :cost, requests :requests, shard_count :shard_count"
+        for name, count in zip(Usage._fields, amounts.usage, strict=True):
+            if count:
+                values[f":{name}"] = items.number(count)
+                add += f", {name} :{name}"
+        try:
+            self._calls.call(
+                "UpdateItem",
+                USAGE,
+                TableName=self._calls.physical(USAGE),
+                Key=items.day_item_key("shard_key", shard, key.day),
+                UpdateExpression=f"ADD {add} SET updated_at_epoch = :updated, active_hour = :hour, #w = :sequence",
+                ConditionExpression="attribute_not_exists(#w) OR #w < :sequence",
+                ExpressionAttributeNames={"#w": batch.writer_id},
+                ExpressionAttributeValues=values,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ConditionFailed as exc:
+            self._check_applied(batch, exc)
+
+    @staticmethod
+    def _check_applied(batch: Batch, refusal: ConditionFailed) -> None:
+        """A refused write is one that was applied before, or a conflict. Raises StoreError if it cannot be told."""
+        try:
+            applied = items.whole(refusal.item or {}, batch.writer_id)
+        except (KeyError, ValueError, ArithmeticError) as exc:
+            raise StoreError(
+                f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} was refused, and the answer does "
+                "not say which was applied last"
+            ) from exc
+        if applied != batch.sequence:
+            raise SequenceConflict(
+                f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} came after batch {applied}"
+            ) from refusal
+
+    def read_shards(self, keys: Mapping[UsageKey, int], *, writer_id: str | None = None) -> Mapping[UsageKey, ShardSum]:
+        sums = {key: ShardSum(ZERO, 0, asked) for key, asked in keys.items()}
+        unread = [(key, shard) for key, asked in keys.items() for shard in range(asked)]
+        while unread:
+            before = {key: sums[key].shard_count for key, _ in unread}
+            wanted = [
+                items.day_item_key("shard_key", shard_key(key.scope, key.label, shard), key.day)
+                for key, shard in unread
+            ]
+            for _, item in self._calls.batch_get({USAGE: wanted}, consistent=True):
+                self._add_shard(sums, item, writer_id)
+            unread = [(key, shard) for key, known in before.items() for shard in range(known, sums[key].shard_count)]
+        for key, asked in keys.items():
+            self._mismatches.note(key, asked, sums[key].shard_count)
+        return sums
+
+    @staticmethod
+    def _add_shard(sums: dict[UsageKey, ShardSum], item: Item, writer_id: str | None) -> None:
+        try:
+            key, _ = parse_shard_key(item["shard_key"]["S"], item["date_key"]["S"])
+            amounts, sequence, count = sums[key]
+            sums[key] = ShardSum(
+                amounts.plus(items.counters(item)),
+                max(sequence, items.whole(item, writer_id, 0) if writer_id else 0),
+                max(count, items.shard_counts(item)),
+            )
+        except (KeyError, ValueError, ArithmeticError) as exc:
+            raise items.unreadable(item, exc) from exc
+
+    def read_totals(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, DailyTotal]:
+        by_item = {(usage_key(key.scope, key.label), date_key(key.day)): key for key in keys}
+        wanted = [items.day_item_key("usage_key", usage_key(key.scope, key.label), key.day) for key in by_item.values()]
+        totals: dict[UsageKey, DailyTotal] = {}
+        for _, item in self._calls.batch_get({DAILY_TOTAL: wanted}, consistent=False):
+            try:
+                key = by_item[item["usage_key"]["S"], item["date_key"]["S"]]
+                totals[key] = DailyTotal(items.counters(item), items.whole(item, "updated_at_epoch", 0))
+            except (KeyError, ValueError, ArithmeticError) as exc:
+                raise items.unreadable(item, exc) from exc
+        return totals
+
+    def write_total(self, key: UsageKey, total: DailyTotal) -> bool:
+        try:
+            self._calls.call(
+                "PutItem",
+                DAILY_TOTAL,
+                TableName=self._calls.physical(DAILY_TOTAL),
+                Item=items.total_item(key, total),
+                # As `rules.takes_place_of`; another program's item may lack `requests`.
+                ConditionExpression="attribute_not_exists(cost_usd_micros) OR cost_usd_micros < :cost "
+                "OR (cost_usd_micros = :cost AND NOT requests > :requests)",
+                ExpressionAttributeValues={
+                    ":cost": items.cost(total.amounts.cost_pico_usd),
+                    ":requests": items.number(total.amounts.requests),
+                },
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
+        assert USAGE.index is not None
+        active: dict[UsageKey, int] = {}
+        for hour in set(hours):
+            for bucket in range(ACTIVE_BUCKETS):
+                for item in self._calls.query(
+                    USAGE,
+                    IndexName=USAGE.index.name,
+                    KeyConditionExpression="active_hour = :hour",
+                    ExpressionAttributeValues={":hour": items.text(active_key(hour, bucket))},
+                ):
+                    try:
+                        key, shard = parse_shard_key(item["shard_key"]["S"], item["date_key"]["S"])
+                    except (KeyError, ValueError) as exc:
+                        raise items.unreadable(item, exc) from exc
+                    active[key] = max(active.get(key, 0), shard + 1)
+        return active
+
+    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+        apps = dict.fromkeys((app_id, None))  # the app's before the org's
+        keys = [items.config_key(org_id, app) for app in apps] + [items.override_key(org_id, app) for app in apps]
+        by_resource = {items.resource(key): key for key in keys}
+        sticky_key = items.day_item_key("scope_key", scope, day)
+        found: dict[str, Item] = {}
+        sticky: Sticky | None = None
+        wanted = {CONFIG: list(by_resource.values()), STICKY_STATE: [sticky_key]}
+        for table, item in self._calls.batch_get(wanted, consistent=False):
+            if table is STICKY_STATE:
+                sticky = items.sticky_from(item)
+            else:
+                found[items.resource(item)] = item
+        configs = [found.get(items.resource(items.config_key(org_id, app))) for app in (None, app_id)]
+        pins = [found.get(items.resource(items.override_key(org_id, app))) for app in apps]
+        overrides = [items.override_from(pin) for pin in pins if pin is not None]
+        return Controls(
+            items.config_from(configs[0], now_epoch),
+            items.config_from(configs[1], now_epoch) if app_id is not None else None,
+            next((pin for pin in overrides if not expired(pin.expires_at_epoch, now_epoch)), None),
+            sticky if sticky and not expired(sticky.expires_at_epoch, now_epoch) else None,
+        )
+
+    def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
+        try:
+            self._calls.call(
+                "PutItem",
+                STICKY_STATE,
+                TableName=self._calls.physical(STICKY_STATE),
+                Item=items.sticky_item(scope, day, sticky),
+                # As `rules.moves_forward`; DynamoDB deletes expired items late.
+                ConditionExpression="attribute_not_exists(active_model_label) OR active_model_index < :new_index "
+                "OR expires_at_epoch <= :now",
+                ExpressionAttributeValues={
+                    ":new_index": items.number(sticky.position),
+                    ":now": items.number(sticky.activated_at_epoch),
+                },
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ConditionFailed as exc:
+            # The item that stood there when the condition was evaluated: as good as a consistent read after it.
+            if not exc.item:
+                raise StoreError(f"the sticky state of {scope} was not moved, and the answer does not say why") from exc
+            return items.sticky_from(exc.item)
+        return sticky
+
+    def clear_sticky(self, scope: str, day: str) -> None:
+        self._delete(STICKY_STATE, items.day_item_key("scope_key", scope, day))
+
+    def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
+        check_override_app(app_id)
+        self._put(CONFIG, items.override_item(org_id, app_id, override))
+
+    def clear_override(self, org_id: str, app_id: str | None) -> bool:
+        check_override_app(app_id)
+        return self._delete(CONFIG, items.override_key(org_id, app_id))
+
+    def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
+        self._put(CONFIG, items.config_item(org_id, app_id, plain_item(item)))
+
+    def app_ids(self, org_id: str) -> list[str]:
+        found = self._calls.query(
+            CONFIG,
+            KeyConditionExpression="org_key = :org AND begins_with(resource_key, :app)",
+            ExpressionAttributeValues={
+                ":org": items.text(scope_key(org_id, None)),
+                ":app": items.text(items.APP_RESOURCE),
+            },
+            ProjectionExpression="resource_key",
+            ConsistentRead=True,
+        )
+        return sorted(items.resource(item).removeprefix(items.APP_RESOURCE) for item in found)
+
+    def close(self) -> None:
+        self._calls.close()
+
+    def _put(self, table: Table, item: Item) -> None:
+        self._calls.call("PutItem", table, TableName=self._calls.physical(table), Item=item)
+
+    def _delete(self, table: Table, key: Item) -> bool:
+        """Delete an item. Whether there was one."""
+        response = self._calls.call(
+            "DeleteItem", table, TableName=self._calls.physical(table), Key=key, ReturnValues="ALL_OLD"
+        )
+        return bool(response.get("Attributes"))

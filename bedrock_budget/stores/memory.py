@@ -1,0 +1,136 @@
+"""A store in this process's memory: for tests, trials and programs of one process. Nothing outlives the process."""
+
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from ..core.account import ZERO, Amounts, Batch
+from ..core.keys import UsageKey, utc_hour
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
+from .processes import PerProcess
+from .rules import MismatchLog, check_batch, check_override_app, expired, moves_forward, plain_item, takes_place_of
+
+
+class _Shard(NamedTuple):
+    amounts: Amounts
+    sequences: Mapping[str, int]
+    shard_count: int
+    active_hour: str
+
+
+class MemoryStore(Store):
+    """See `Store`. Not durable; a forked child goes on with a copy of its own.
+
+    Every change is one assignment of an immutable value, so that a fork in the middle of a write of another thread
+    leaves the child with all of it or none.
+    """
+
+    def __init__(self) -> None:
+        self._lock = PerProcess(threading.Lock)
+        self._shards: dict[tuple[UsageKey, int], _Shard] = {}
+        self._totals: dict[UsageKey, DailyTotal] = {}
+        self._stickies: dict[tuple[str, str], Sticky] = {}
+        self._overrides: dict[tuple[str, str | None], Override] = {}
+        self._configs: dict[tuple[str, str | None], dict[str, Any]] = {}
+        self._mismatches = MismatchLog()
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore at {id(self):#x}>"
+
+    def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
+        check_batch(batch)
+        place = (batch.key, batch.shard)
+        with self._lock.get():
+            shard = self._shards.get(place) or _Shard(ZERO, {}, 0, "")
+            applied = shard.sequences.get(batch.writer_id, 0)
+            if applied == batch.sequence:
+                return
+            if applied > batch.sequence:
+                raise SequenceConflict(
+                    f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} came after batch {applied}"
+                )
+            self._shards[place] = _Shard(
+                shard.amounts.plus(batch.amounts),
+                {**shard.sequences, batch.writer_id: batch.sequence},
+                max(shard.shard_count, batch.shard_count),
+                utc_hour(now_epoch),
+            )
+
+    def read_shards(self, keys: Mapping[UsageKey, int], *, writer_id: str | None = None) -> Mapping[UsageKey, ShardSum]:
+        sums = {key: ShardSum(ZERO, 0, asked) for key, asked in keys.items()}
+        with self._lock.get():
+            for (key, _), shard in self._shards.items():
+                if key in sums:
+                    amounts, sequence, count = sums[key]
+                    own = shard.sequences.get(writer_id, 0) if writer_id else 0
+                    sums[key] = ShardSum(amounts.plus(shard.amounts), max(sequence, own), max(count, shard.shard_count))
+        for key, asked in keys.items():
+            self._mismatches.note(key, asked, sums[key].shard_count)
+        return sums
+
+    def read_totals(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, DailyTotal]:
+        with self._lock.get():
+            return {key: self._totals[key] for key in keys if key in self._totals}
+
+    def write_total(self, key: UsageKey, total: DailyTotal) -> bool:
+        with self._lock.get():
+            if not takes_place_of(self._totals.get(key), total):
+                return False
+            self._totals[key] = total
+            return True
+
+    def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
+        wanted = set(hours)
+        active: dict[UsageKey, int] = {}
+        with self._lock.get():
+            for (key, number), shard in self._shards.items():
+                if shard.active_hour in wanted:
+                    active[key] = max(active.get(key, 0), number + 1)
+        return active
+
+    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+        with self._lock.get():
+            app_item = self._configs.get((org_id, app_id)) if app_id is not None else None
+            pins = [self._overrides.get((org_id, app)) for app in dict.fromkeys((app_id, None))]
+            sticky = self._stickies.get((scope, day))
+            return Controls(
+                deepcopy(self._configs.get((org_id, None))),
+                deepcopy(app_item),
+                next((pin for pin in pins if pin and not expired(pin.expires_at_epoch, now_epoch)), None),
+                sticky if sticky and not expired(sticky.expires_at_epoch, now_epoch) else None,
+            )
+
+    def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
+        with self._lock.get():
+            standing = self._stickies.get((scope, day))
+            if standing is not None and not moves_forward(standing, sticky):
+                return standing
+            self._stickies[scope, day] = sticky
+            return sticky
+
+    def clear_sticky(self, scope: str, day: str) -> None:
+        with self._lock.get():
+            self._stickies.pop((scope, day), None)
+
+    def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
+        check_override_app(app_id)
+        with self._lock.get():
+            self._overrides[org_id, app_id] = override
+
+    def clear_override(self, org_id: str, app_id: str | None) -> bool:
+        check_override_app(app_id)
+        with self._lock.get():
+            return self._overrides.pop((org_id, app_id), None) is not None
+
+    def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
+        plain = plain_item(item)
+        with self._lock.get():
+            self._configs[org_id, app_id] = plain
+
+    def app_ids(self, org_id: str) -> list[str]:
+        with self._lock.get():
+            return sorted(app for org, app in self._configs if org == org_id and app is not None)
+
+    def close(self) -> None:
+        """Nothing to give back; what is stored stays."""
