@@ -130,8 +130,13 @@ def check(data: object, *, source: str, zone_of: ZoneOf) -> Budgets:
 
 
 def _error(source: str, problems: Iterable[str]) -> ConfigError:
-    unique = list(dict.fromkeys(problems))
+    unique = dict.fromkeys(_one_line(problem) for problem in problems)
     return ConfigError(f"{source}: " + ("\n" + " " * (len(source) + 2)).join(unique))
+
+
+def _one_line(problem: str) -> str:
+    # A key may hold anything, line breaks too.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in problem)
 
 
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
