@@ -90,6 +90,8 @@ def estimate(request: object, *, seen: Counts, answer_bytes: int | None) -> Usag
         output = UNSEEN_OUTPUT_TOKENS if limit is None else limit
     else:
         output = tokens_in(answer_bytes)
-    known = seen.over(Counts(input_tokens=max(request_tokens(request), 1) if seen.input_tokens is None else None)).usage()
+    known = seen.over(
+        Counts(input_tokens=max(request_tokens(request), 1) if seen.input_tokens is None else None)
+    ).usage()
     assert known is not None
     return known._replace(output_tokens=max(known.output_tokens, output))
