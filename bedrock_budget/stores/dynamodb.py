@@ -28,6 +28,8 @@ from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Ta
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
+_MAX_SHARD_COUNTS = 1024
+
 
 class DynamoDBStore(Store):
     """See `Store`. Any number of machines in one region may share the tables.
@@ -47,6 +49,7 @@ class DynamoDBStore(Store):
     ) -> None:
         self._calls = DynamoDBCalls(client, region, prefix, endpoint_url)
         self._mismatches = MismatchLog()
+        self._shard_counts: dict[UsageKey, int] = {}  # where an item says more than its batches
 
     def __repr__(self) -> str:
         return f"<DynamoDBStore {self.url}>"
@@ -63,51 +66,67 @@ class DynamoDBStore(Store):
 
     def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
         check_batch(batch)
+        known = max(batch.shard_count, self._shard_counts.get(batch.key, 0))
+        while True:
+            try:
+                self._add(batch, now_epoch, known)
+                return
+            except ConditionFailed as exc:
+                if self._was_applied(batch, exc):
+                    return
+                # Written under more shards before: say so again, for readers go by the largest number they find.
+                if items.shard_count(exc.item) <= known:
+                    raise _does_not_say(batch) from exc
+                known = items.shard_count(exc.item)
+                if len(self._shard_counts) >= _MAX_SHARD_COUNTS:
+                    self._shard_counts.clear()
+                self._shard_counts[batch.key] = known
+
+    def _add(self, batch: Batch, now_epoch: float, shard_count: int) -> None:
         key, amounts = batch.key, batch.amounts
         shard = shard_key(key.scope, key.label, batch.shard)
         values: dict[str, Mapping[str, Any]] = {
             ":cost": items.cost(amounts.cost_pico_usd),
             ":requests": items.number(amounts.requests),
-            # A set keeps every count that the item was ever written under, so that the largest is never lost.
-            ":shard_count": {"NS": [str(batch.shard_count)]},
+            ":shard_count": items.number(shard_count),
             ":updated": items.number(int(now_epoch)),
             ":hour": items.text(active_key(utc_hour(now_epoch), active_bucket(shard))),
             ":sequence": items.number(batch.sequence),
         }
-        add = "cost_usd_micros :cost, requests :requests, shard_count :shard_count"
+        add = "cost_usd_micros :cost, requests :requests"
         for name, count in zip(Usage._fields, amounts.usage, strict=True):
             if count:
                 values[f":{name}"] = items.number(count)
                 add += f", {name} :{name}"
-        try:
-            self._calls.call(
-                "UpdateItem",
-                USAGE,
-                TableName=self._calls.physical(USAGE),
-                Key=items.day_item_key("shard_key", shard, key.day),
-                UpdateExpression=f"ADD {add} SET updated_at_epoch = :updated, active_hour = :hour, #w = :sequence",
-                ConditionExpression="attribute_not_exists(#w) OR #w < :sequence",
-                ExpressionAttributeNames={"#w": batch.writer_id},
-                ExpressionAttributeValues=values,
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except ConditionFailed as exc:
-            self._check_applied(batch, exc)
+        self._calls.call(
+            "UpdateItem",
+            USAGE,
+            TableName=self._calls.physical(USAGE),
+            Key=items.day_item_key("shard_key", shard, key.day),
+            UpdateExpression=f"ADD {add} SET updated_at_epoch = :updated, active_hour = :hour, "
+            "shard_count = :shard_count, #w = :sequence",
+            ConditionExpression="(attribute_not_exists(#w) OR #w < :sequence) "
+            "AND (attribute_not_exists(shard_count) OR shard_count <= :shard_count)",
+            ExpressionAttributeNames={"#w": batch.writer_id},
+            ExpressionAttributeValues=values,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
 
     @staticmethod
-    def _check_applied(batch: Batch, refusal: ConditionFailed) -> None:
-        """A refused write is one that was applied before, or a conflict. Raises StoreError if it cannot be told."""
+    def _was_applied(batch: Batch, refusal: ConditionFailed) -> bool:
+        """Whether a refused write was applied before. Raises SequenceConflict if a later one was, StoreError if the
+        answer does not tell."""
         try:
-            applied = items.whole(refusal.item or {}, batch.writer_id)
-        except (KeyError, ValueError, ArithmeticError) as exc:
-            raise StoreError(
-                f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} was refused, and the answer does "
-                "not say which was applied last"
-            ) from exc
-        if applied != batch.sequence:
+            if not refusal.item:
+                raise ValueError("no item")
+            applied = items.whole(refusal.item, batch.writer_id, 0)
+        except (ValueError, ArithmeticError, KeyError) as exc:
+            raise _does_not_say(batch) from exc
+        if applied > batch.sequence:
             raise SequenceConflict(
                 f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} came after batch {applied}"
             ) from refusal
+        return applied == batch.sequence
 
     def read_shards(self, keys: Mapping[UsageKey, int], *, writer_id: str | None = None) -> Mapping[UsageKey, ShardSum]:
         sums = {key: ShardSum(ZERO, 0, asked) for key, asked in keys.items()}
@@ -133,7 +152,7 @@ class DynamoDBStore(Store):
             sums[key] = ShardSum(
                 amounts.plus(items.counters(item)),
                 max(sequence, items.whole(item, writer_id, 0) if writer_id else 0),
-                max(count, items.shard_counts(item)),
+                max(count, items.shard_count(item)),
             )
         except (KeyError, ValueError, ArithmeticError) as exc:
             raise items.unreadable(item, exc) from exc
@@ -272,3 +291,10 @@ class DynamoDBStore(Store):
             "DeleteItem", table, TableName=self._calls.physical(table), Key=key, ReturnValues="ALL_OLD"
         )
         return bool(response.get("Attributes"))
+
+
+def _does_not_say(batch: Batch) -> StoreError:
+    return StoreError(
+        f"batch {batch.sequence} of writer {batch.writer_id} for {batch.key} was refused, and the answer does not say "
+        "which was applied last"
+    )

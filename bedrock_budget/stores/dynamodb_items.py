@@ -87,9 +87,9 @@ def counters(item: Item) -> Amounts:
     )
 
 
-def shard_counts(item: Item) -> int:
+def shard_count(item: Item | None) -> int:
     """The largest shard count that an item was written under; 0 where it does not say (another program's)."""
-    return max((int(count) for count in item.get("shard_count", {}).get("NS", ())), default=0)
+    return whole(item or {}, "shard_count", 0)
 
 
 def total_item(key: UsageKey, total: DailyTotal) -> Item:

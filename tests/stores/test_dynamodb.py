@@ -66,7 +66,7 @@ def test_a_shard_item_is_as_specified(dynamodb_store: DynamoDBStore, items: Any)
         "cache_write_1h_tokens": {"N": "1"},
         "requests": {"N": "2"},
         "updated_at_epoch": {"N": "1769180400"},
-        "shard_count": {"NS": ["8"]},
+        "shard_count": {"N": "8"},
         writer: {"N": "7"},
         other: {"N": "1"},
     }
@@ -336,3 +336,14 @@ def test_the_sizes_computed_here_are_those_of_the_documentation() -> None:
     item = {"a": {"S": "ü"}, "bb": {"N": "123"}, "c": {"NS": ["8"]}}
     assert item_size(item) == (1 + 2) + (2 + 3) + (1 + 3 + 2)
     assert TypeDeserializer().deserialize(item["c"]) == {8}
+
+
+def test_the_largest_shard_count_stays_in_the_item(dynamodb_store: DynamoDBStore) -> None:
+    key, wide, narrow = new_key(), new_writer(), new_writer()
+    for shard in range(8):  # so that the two meet in every item
+        dynamodb_store.write_batch(batch(key, wide, 1, shard=shard, shard_count=16), now_epoch=NOW)
+        dynamodb_store.write_batch(batch(key, narrow, 1, shard=shard, shard_count=8), now_epoch=NOW)
+        dynamodb_store.write_batch(batch(key, narrow, 1, shard=shard, shard_count=8), now_epoch=NOW)
+    found = dynamodb_store.read_shards({key: 8})[key]
+    assert found.shard_count == 16
+    assert found.amounts.requests == 16
