@@ -213,6 +213,7 @@ class Look:
     own_sequence: int = 0
     seen: list[Sent] = field(default_factory=list)
     moment: int = 0
+    overtaken: bool = False  # by a daily total, with which the account let go of what this look may not have read
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,7 @@ class Accounts(RuleBasedStateMachine):
         self.shown.append(look.cost)
         own_in_sum = sum(sent.batch.amounts.cost_pico_usd for sent in look.seen)
         self.others_shown = max(self.others_shown, look.cost - own_in_sum)
-        if look.moment >= self.newest_moment:  # no later look has been here
+        if look.moment >= self.newest_moment and not look.overtaken:  # no later look has been here
             self.newest_moment = look.moment
             assert sum_of([*(sent.batch.amounts for sent in look.seen), unseen]) == self.added
         return unseen
@@ -383,6 +384,8 @@ class Accounts(RuleBasedStateMachine):
         for sent in self.sent:
             if sent.acknowledged_at is not None and sent.acknowledged_at < total.updated_at - TOTAL_SLACK_SECS:
                 sent.counted = True
+        for look in self.looks:
+            look.overtaken = True
         self.account.saw_total(total.cost, total.updated_at)
         self.shown.append(total.cost)
         self.others_shown = max(self.others_shown, total.others)
