@@ -9,10 +9,11 @@ stopped aggregator costs reads, not control: the clients then sum the shards the
 
 import argparse
 import logging
+import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,8 +34,11 @@ RECENT_HOURS = 2
 FIRST_PASS_HOURS = 48
 #: Keys whose shards are summed by one request to the store.
 KEYS_AT_ONCE = 50
-#: A total that does not change is written again after so many intervals, for clients call it stale after three.
-REWRITE_INTERVALS = 2
+#: A request for many keys that failed is repeated key by key, until so many in a row fail: the store is away.
+FAILURES_A_PASS = 3
+#: A total that does not change is written again by the first pass after so many intervals. Clients call it stale
+#: after three, and the pass after this one may come up to as many later.
+REWRITE_INTERVALS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Aggregator:
         self.last_pass: Pass | None = None
         self.last_error: str | None = None
         self._written: dict[UsageKey, tuple[Amounts, float]] = {}
-        self._all_listed = False
+        self._failures = 0  # of requests of this pass, in a row
 
     def run_pass(self) -> Pass:
         """Sum everything written lately, once. A key that fails does not keep the others from their totals.
@@ -73,8 +77,9 @@ class Aggregator:
         Raises StoreError if any of it failed; what was done is done, and the next pass repeats the rest.
         """
         began = self._clock.now().timestamp()
+        self._failures = 0
         try:
-            keys = self._store.active_keys(recent_hours(began, RECENT_HOURS if self._all_listed else FIRST_PASS_HOURS))
+            keys = self._store.active_keys(recent_hours(began, self._hours(began)))
             written, failure = self._sum_all(keys)
         except StoreError as exc:
             self.last_error = str(exc)
@@ -82,7 +87,6 @@ class Aggregator:
         if failure is not None:
             self.last_error = str(failure)
             raise failure
-        self._all_listed = True
         self._written = {key: kept for key, kept in self._written.items() if key in keys}
         self.last_error = None
         self.last_pass = Pass(began, len(keys), written, self._clock.now().timestamp() - began)
@@ -121,21 +125,56 @@ class Aggregator:
             log.info("%d keys, %d totals written, %.3f s", done.keys, done.totals_written, done.lag_secs)
             stop.wait(max(self.interval_secs - (self._clock.monotonic() - started), 0.0))
 
+    def _hours(self, began: float) -> int:
+        """How many hours back a pass lists: no write since the last complete pass may be missed."""
+        if self.last_pass is None:
+            return FIRST_PASS_HOURS
+        return min(RECENT_HOURS + max(int(began - self.last_pass.began_at_epoch), 0) // 3600, FIRST_PASS_HOURS)
+
     def _sum_all(self, keys: Mapping[UsageKey, int]) -> tuple[int, StoreError | None]:
         written = 0
-        failure: StoreError | None = None
+        first: StoreError | None = None
         ordered = sorted(keys)
         for start in range(0, len(ordered), KEYS_AT_ONCE):
             some = {key: max(keys[key], self._shards(key)) for key in ordered[start : start + KEYS_AT_ONCE]}
-            began = self._clock.now().timestamp()
+            done, failure = self._sum_some(some)
+            written += done
+            first = first or failure
+            if self._failures >= FAILURES_A_PASS:
+                break
+        return written, first
+
+    def _sum_some(self, keys: Mapping[UsageKey, int]) -> tuple[int, StoreError | None]:
+        began = self._clock.now().timestamp()
+        written = 0
+        first: StoreError | None = None
+        try:
+            sums = self._store.read_shards(keys)
+        except StoreError as exc:
+            self._failed(exc, keys)
+            if len(keys) == 1:
+                return 0, exc
+            for key, shard_count in keys.items():
+                if self._failures >= FAILURES_A_PASS:
+                    break
+                done, _ = self._sum_some({key: shard_count})
+                written += done
+            return written, exc
+        for key, found in sums.items():
             try:
-                sums = self._store.read_shards(some)
-                for key, found in sums.items():
-                    written += self._write(key, found.amounts, began)
+                written += self._write(key, found.amounts, began)
+                self._failures = 0
             except StoreError as exc:
-                log.warning("no totals for %d keys in this pass: %s", len(some), exc)
-                failure = failure or exc
-        return written, failure
+                self._failed(exc, [key])
+                first = first or exc
+                if self._failures >= FAILURES_A_PASS:
+                    break
+        return written, first
+
+    def _failed(self, exc: StoreError, keys: Collection[UsageKey]) -> None:
+        self._failures += 1
+        what = f"{len(keys)} keys" if len(keys) > 1 else next(iter(keys))
+        log.warning("no totals for %s in this try: %s", what, exc)
 
     def _shards(self, key: UsageKey) -> int:
         return self._shard_count_of(key.scope.split("#")[1])
@@ -213,13 +252,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1 if isinstance(exc, StoreError) else 2
     stop = threading.Event()
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # unlike an Event, a handler may use it at any point
 
     def on_signal(number: int, frame: object) -> None:
+        signals.put(number)
+
+    def await_signal() -> None:
+        signals.get()
         stop.set()
 
+    threading.Thread(target=await_signal, name="bedrock-budget-signals", daemon=True).start()
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    with HealthServer(options.health_port, aggregator.health):
+    try:
+        health = HealthServer(options.health_port, aggregator.health)
+    except OSError as exc:
+        print(f"error: cannot answer on port {options.health_port}: {exc.strerror}", file=sys.stderr)
+        return 1
+    with health:
         aggregator.run(stop)
     log.info("stopped")
     return 0

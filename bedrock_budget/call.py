@@ -1,7 +1,10 @@
 """One call from its decision to its settlement."""
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+from botocore.exceptions import ClientError
 
 from .core.account import Account
 from .core.estimates import estimate
@@ -64,12 +67,32 @@ class Call:
 
     def settle_unknown(self, *, seen: Counts = NOTHING, answer_bytes: int | None = None) -> Record:
         """Meter an estimate: the response did not say what was used. See `core.estimates.estimate`."""
-        return self.settle(estimate(self.request, seen=seen, answer_bytes=answer_bytes), estimated=True)
+        try:
+            usage = estimate(_readable(self.request), seen=seen, answer_bytes=answer_bytes)
+        except RecursionError:  # nested too deep to look into
+            usage = estimate(b"", seen=seen, answer_bytes=answer_bytes)
+        return self.settle(usage, estimated=True)
 
     def refused(self) -> Record:
         """The service refused the call before inference, or it was never sent: it cost nothing."""
         self._complete(NO_USAGE, 0, False)
         return self.record
+
+    def keep_body(self) -> None:
+        """Read a file-like body now: a stream settles later, when the caller may use the file for something else."""
+        body = self.request.get("body")
+        if hasattr(body, "read"):
+            self.request = {**self.request, "body": _contents(body)}
+
+    def mark(self, exc: BaseException) -> None:
+        """Have an exception of this call carry its record (a service error) and name its labels."""
+        record = self.record
+        if isinstance(exc, ClientError):
+            metadata: dict[str, Any] = exc.response.setdefault("ResponseMetadata", {})  # type: ignore[typeddict-item, assignment]
+            metadata["PriceKeeper"] = record
+        exc.add_note(
+            f"bedrock_budget: label asked {record['label_asked']}, served {record['label']} ({record['model_id']})"
+        )
 
     def _complete(self, usage: Usage, cost: int, estimated: bool) -> None:
         record = self.record
@@ -77,3 +100,32 @@ class Call:
         record["cost_pico_usd"] = cost
         record["cost_usd_micros"] = micros_half_up(cost)
         record["estimated"] = estimated
+
+
+def _readable(request: Mapping[str, Any]) -> object:
+    """A request as estimates can read it: an ``invoke_model`` body parsed, else the arguments themselves."""
+    body = request.get("body")
+    if body is None:
+        return request
+    if hasattr(body, "read"):
+        body = _contents(body)
+    if not body:
+        return b""  # which counts as an attachment
+    try:
+        return cast(object, json.loads(body))
+    except (ValueError, RecursionError):
+        return body if isinstance(body, str) else bytes(body).decode(errors="replace")
+
+
+def _contents(file: Any) -> bytes | str:
+    """What a file-like body holds; nothing if it cannot be read again. It is left at its place."""
+    try:
+        place = file.tell()
+        file.seek(0)
+        try:
+            contents: object = file.read()
+        finally:
+            file.seek(place)
+    except Exception:  # whatever the caller's object raises: an estimate must not fail
+        return b""
+    return contents if isinstance(contents, bytes | str) else b""

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn, Self, cast
 
-from botocore.exceptions import ClientError
-
 from .call import Call
 from .clock import Clock, SystemClock
 from .config import ConfigSource, load_budgets
@@ -96,7 +94,7 @@ class PriceKeeperClient:
                 f"client: must be a boto3 'bedrock-runtime' client (with converse), got {type(client).__name__}; "
                 'make it with boto3.client("bedrock-runtime")'
             )
-        _check_process_keywords(metering=metering, journal=journal, drain_abandoned=drain_abandoned)
+        _check_process_keywords(metering=metering, journal=journal, drain_abandoned=drain_abandoned, clock=clock)
         keywords: dict[str, Any] = {
             "enforcement": enforcement,
             "refresh": refresh,
@@ -131,7 +129,7 @@ class PriceKeeperClient:
         else:  # botocore takes a reply that was cut off for an empty one
             output = response.get("output")
             call.settle_unknown(answer_bytes=None if output is None else text_bytes(output))
-        response["ResponseMetadata"]["PriceKeeper"] = call.record
+        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
     def converse_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -139,7 +137,7 @@ class PriceKeeperClient:
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), "ConverseStream", kwargs)
         response = self._send(self._client.converse_stream, args, kwargs, call)
         response["stream"] = ConverseEvents(response["stream"], call)
-        response["ResponseMetadata"]["PriceKeeper"] = call.record
+        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
     def invoke_model(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -147,7 +145,7 @@ class PriceKeeperClient:
         callable ``body(decision) -> bytes | str | dict``."""
         call, arguments = self._admit_body(kwargs, "InvokeModel")
         response = self._send(self._client.invoke_model, args, arguments, call)
-        response["ResponseMetadata"]["PriceKeeper"] = call.record
+        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         settle_response(call, response)
         return response
 
@@ -155,8 +153,9 @@ class PriceKeeperClient:
         """As the wrapped client's, with ``modelId`` and ``body`` as in `invoke_model`."""
         call, arguments = self._admit_body(kwargs, "InvokeModelWithResponseStream")
         response = self._send(self._client.invoke_model_with_response_stream, args, arguments, call)
+        call.keep_body()
         response["body"] = InvokeEvents(response["body"], call)
-        response["ResponseMetadata"]["PriceKeeper"] = call.record
+        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
     def count_tokens(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -184,13 +183,11 @@ class PriceKeeperClient:
         try:
             return operation(*args, **{**kwargs, "modelId": call.model_id})
         except BaseException as exc:
-            record = call.settle_unknown() if was_sent(exc) else call.refused()
-            if isinstance(exc, ClientError):
-                metadata: dict[str, Any] = exc.response.setdefault("ResponseMetadata", {})  # type: ignore[typeddict-item, assignment]
-                metadata["PriceKeeper"] = record
-            exc.add_note(
-                f"bedrock_budget: label asked {record['label_asked']}, served {record['label']} ({call.model_id})"
-            )
+            if was_sent(exc):
+                call.settle_unknown()
+            else:
+                call.refused()
+            call.mark(exc)
             raise
 
     # -- asking
@@ -262,7 +259,8 @@ class PriceKeeperClient:
         raise TypeError("the class of a PriceKeeperClient cannot be changed")
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *dir(self._client)})
+        # object.__dir__ would go by __class__.
+        return sorted({*self.__dict__, *dir(type(self)), *dir(self._client)})
 
     def __repr__(self) -> str:
         app = "" if self._scope.app_id is None else f", app_id={self._scope.app_id!r}"
@@ -291,7 +289,7 @@ def _store(store: str | Store | None) -> Store:
     return store
 
 
-def _check_process_keywords(*, metering: object, journal: object, drain_abandoned: object) -> None:
+def _check_process_keywords(*, metering: object, journal: object, drain_abandoned: object, clock: object) -> None:
     """The keywords that are the process's alone, which no configuration can set."""
     if metering not in ("background", "sync"):
         raise ConfigError(f"metering: must be 'background' or 'sync', got {metering!r}")
@@ -299,3 +297,5 @@ def _check_process_keywords(*, metering: object, journal: object, drain_abandone
         raise ConfigError("journal: is not available yet; leave it out")
     if not isinstance(drain_abandoned, bool):
         raise ConfigError(f"drain_abandoned: must be True or False, got {drain_abandoned!r}")
+    if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic")):
+        raise ConfigError(f"clock: must be an object with now() and monotonic(), got {clock!r}")

@@ -26,6 +26,8 @@ def load_budgets(config: ConfigSource | None) -> Budgets | None:
             return None
     if isinstance(config, Mapping):
         return check(config, source="config", zone_of=ZoneInfo)
+    if not isinstance(cast(object, config), str | os.PathLike):
+        raise ConfigError(f"config: must be the path of a YAML file, a mapping or None, got {config!r}")
     return check(_read_yaml(Path(config)), source=str(config), zone_of=ZoneInfo)
 
 
@@ -51,12 +53,12 @@ def _read_yaml(path: Path) -> object:
 
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:  # no UTF-8, or no path
         raise ConfigError(
             f"{path}: cannot be read ({exc.strerror if isinstance(exc, OSError) else exc}); "
             f"give the path of a budget.yaml as config= or in ${CONFIG_VARIABLE}"
         ) from exc
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as exc:
+    except Exception as exc:  # PyYAML also lets through what its values raised, for an impossible date say
         raise ConfigError(f"{path}: is not valid YAML: {exc}") from exc

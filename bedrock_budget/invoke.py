@@ -54,12 +54,13 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
     body: Any = response.get("body")
     try:
         data = cast(bytes, body.read()) if body is not None else b""
-    except BaseException:
+    except BaseException as exc:
         usage = counts.usage()
         if usage is not None and counts.output_tokens is not None:
             call.settle(usage, estimated=True)  # how long cache writes live was in the body
         else:
             call.settle_unknown(seen=counts)
+        call.mark(exc)
         raise
     response["body"] = StreamingBody(cast(Any, io.BytesIO(data)), len(data))
     parsed = _parsed(data)

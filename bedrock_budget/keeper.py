@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, cast
 
+from botocore.exceptions import ParamValidationError
 from cachetools import LRUCache
 
 from . import lifecycle
-from .call import Call
+from .call import NO_USAGE, Call
 from .clock import Clock
 from .core.account import Amounts
 from .core.budget import AUTO, UNLABELLED, ScopeBudget
 from .core.budget_rules import Budgets
-from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
+from .core.errors import BodyNotPortable, ConfigError, UnknownModel, UnknownPrice
 from .core.keys import UsageKey
 from .core.money import micros_half_up, usd_text
 from .core.pricing import Price
@@ -25,7 +26,7 @@ from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
 from .errors import BudgetExhausted
 from .known_scopes import KnownScopes, Scope
 from .meter import Meter
-from .record import Decision, LabelStatus, record_of
+from .record import Decision, LabelStatus, record_of, usage_of
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Store
 
@@ -57,12 +58,13 @@ class Keeper:
     # -- deciding
 
     def admit(
-        self, scope: Scope, asked: str | None, operation: str, request: Mapping[str, Any], *, fixed_body: bool = False
+        self, scope: Scope, asked: object, operation: str, request: Mapping[str, Any], *, fixed_body: bool = False
     ) -> Call:
         """Decide where a call goes.
 
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
-        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError.
+        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError, and botocore's
+        ParamValidationError for a ``modelId`` that is not text.
         """
         meter = self.meter
         if meter.deferred:
@@ -80,6 +82,9 @@ class Keeper:
             first = snapshot.chain[0]
             explicit = False
         else:
+            if not isinstance(asked, str):
+                given = f"value: {asked!r}, type: {type(asked)}, valid types: {str}"
+                raise ParamValidationError(report=f"Invalid type for parameter modelId, {given}")
             found = snapshot.by_asked.get(asked)
             if found is None:
                 return self._admit_unlabelled(day, snapshot, asked, degraded, request)
@@ -148,9 +153,10 @@ class Keeper:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
         policy = budget.settings.on_unknown_price
         if policy == "reject":
+            where = "a label of its own in model_labels, with" if label == UNLABELLED else f"model_labels.{label}:"
             raise UnknownPrice(
                 f"no price is known for model {model_id!r} (label {label}, region {self._region or 'unknown'}); "
-                f"add input_price_usd_micros_per_1m and output_price_usd_micros_per_1m to model_labels.{label}, "
+                f"give it {where} input_price_usd_micros_per_1m and output_price_usd_micros_per_1m, "
                 'or set on_unknown_price to a price or to "track"'
             )
         return None if policy == "track" else policy
@@ -179,6 +185,7 @@ class Keeper:
         )
         retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
         record = record_of(None, None, first.label, "exhausted", "tight", day.day.name, degraded)
+        record["usage"] = usage_of(NO_USAGE)
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
         return BudgetExhausted(
             f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
@@ -216,20 +223,24 @@ class Keeper:
             explanation=explain(call, snapshot),
         )
 
-    def model_id_for_counting(self, scope: Scope, asked: str | None) -> str:
+    def model_id_for_counting(self, scope: Scope, asked: object) -> object:
         """The model id that ``count_tokens`` is sent to: a label's, the label in force, or ``asked`` unchanged."""
         now = self.clock.now()
         snapshot = self._ready(scope, now).snapshot
         if asked is not None and asked != AUTO:
-            route = snapshot.by_asked.get(asked)
+            route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
             return route.model_id if route else asked
         return (self._in_force(snapshot, now) or snapshot.chain[0]).model_id
 
     def status(self, scope: Scope) -> list[LabelStatus]:
-        """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read."""
+        """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read, ConfigError for a
+        mistake in a Config item."""
         self.meter.run_deferred()
         now = self.clock.now()
-        snapshot = self._ready(scope, now).snapshot
+        day = self._ready(scope, now)
+        if isinstance(day.error, ConfigError):
+            raise day.error  # these would be the figures of another budget
+        snapshot = day.snapshot
         begun = self.meter.begin_look()
         accounts = [route.account for route in snapshot.chain]
         keys = {account.key: account.shard_count for account in accounts}
@@ -275,10 +286,11 @@ class Keeper:
         self.scopes.close()
         self.meter.close()
 
-    def at_exit(self) -> None:
+    def at_exit(self, timeout: float) -> None:
         for stream in self.meter.open_streams():
             stream.abandon()
-        self.close()
+        self.scopes.close()
+        self.meter.close(timeout)
 
     def after_fork_in_child(self) -> None:
         self._prices_lock = threading.Lock()

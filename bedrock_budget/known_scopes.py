@@ -1,7 +1,8 @@
 """The scopes this process works for: their budgets, their days, and whether the store lets calls go on."""
 
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from .core.budget import ModelLabel, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.days import org_day
 from .core.errors import ConfigError, StoreError
+from .core.keys import id_problem
 from .core.money import PICO_PER_MICRO, usd_text
 from .core.pricing import Price
 from .looks import Observer
@@ -19,6 +21,18 @@ from .prices import PriceTable, bundled
 from .refresher import Refresher
 from .scopes import ScopeDay, Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
+
+
+def _weakly(method: Callable[[ScopeDay], None]) -> Callable[[ScopeDay], None]:
+    """A bound method that does nothing once its object is gone."""
+    weak = weakref.WeakMethod(method)
+
+    def call(day: ScopeDay) -> None:
+        strong = weak()
+        if strong is not None:
+            strong(day)
+
+    return call
 
 
 class Scope:
@@ -55,11 +69,13 @@ class KnownScopes:
         self._region = region
         self._prices = prices
         self._observer = Observer(store, meter, clock, budget_of=self._budget_under, snapshot_of=self._snapshot)
-        self._refresher = Refresher(self._observer.look, clock, on_forget=self._forget)
+        # Its threads must not keep a client that nobody has any more, with its looks, for as long as scopes are known.
+        self._refresher = Refresher(_weakly(self._look), clock, on_forget=_weakly(self._forget))
+        weakref.finalize(self, self._refresher.end_soon).atexit = False
         self._lock = threading.Lock()
         self._days: dict[tuple[str, str | None], ScopeDay] = {}
         self._known: dict[tuple[str, str | None], ScopeBudget] = {}
-        self._ever_looked = False
+        self._looked_at: set[tuple[str, str | None]] = set()  # their budgets were good at least once
 
     def enter(self, org_id: str, app_id: str | None) -> Scope:
         """A scope, its ids and configuration checked.
@@ -82,8 +98,6 @@ class KnownScopes:
                 day = self._today(scope, now)
                 day.used_at = now
                 self._refresher.first_look(day)
-        if day.error is None:
-            self._ever_looked = True
         return day
 
     def close(self) -> None:
@@ -103,22 +117,34 @@ class KnownScopes:
     def _budget(self, org_id: str, app_id: str | None) -> ScopeBudget:
         known = self._known.get((org_id, app_id))
         if known is None:
-            if self._has_file:
+            try:
                 known = self._budgets.scope(org_id, app_id, keywords=self._keywords)
-            else:
-                known = self._budget_from_table(org_id, app_id)
+            except ConfigError as exc:
+                # Without a file the items say it all; without an app the org's item may say quota_scope: ORG.
+                if self._has_file and app_id is not None:
+                    raise
+                known = self._budget_from_table(org_id, app_id, exc)
             self._known[org_id, app_id] = known
         return known
 
-    def _budget_from_table(self, org_id: str, app_id: str | None) -> ScopeBudget:
+    def _budget_from_table(self, org_id: str, app_id: str | None, mistake: ConfigError) -> ScopeBudget:
+        if id_problem(org_id) or (app_id is not None and id_problem(app_id)):
+            raise mistake
         # Which day it is depends on the budget's time zone, so the items are asked for without a day's state.
         epoch = self._clock.now().timestamp()
-        controls = self._store.read_controls(org_id, app_id, scope=f"ORG#{org_id}", day="0", now_epoch=epoch)
+        try:
+            controls = self._store.read_controls(org_id, app_id, scope=f"ORG#{org_id}", day="0", now_epoch=epoch)
+        except StoreError:
+            if self._has_file:
+                raise mistake from None
+            raise
         if controls.org_item is None:
+            if self._has_file:
+                raise mistake
             raise ConfigError(
                 f"org {org_id!r} has no configuration: give config= (a path or a mapping), set $BEDROCK_BUDGET_CONFIG, "
                 f"or put the org's item (org_key ORG#{org_id}, resource_key #) into the Config table"
-            )
+            ) from None
         return self._resolve(org_id, app_id, controls)
 
     def _budget_under(self, day: ScopeDay, controls: Controls) -> ScopeBudget:
@@ -141,8 +167,9 @@ class KnownScopes:
             if before is None or not before.starts_at <= now < before.ends_at:
                 day = ScopeDay(*key, org_day(now, budget.timezone))
                 day.snapshot = self._snapshot(budget, day)
-                if before is not None and before.degraded:
-                    day.start_blind(before.blind_pico_usd())
+                if before is not None:
+                    day.follow(before)
+                day.trusted = key in self._looked_at
                 self._days[key] = before = day
             scope.day = before
             return before
@@ -150,11 +177,16 @@ class KnownScopes:
     def _snapshot(self, budget: ScopeBudget, day: ScopeDay) -> Snapshot:
         return snapshot_of(budget, day.day, price_of=self._price_of, account_of=self._meter.account)
 
+    def _look(self, day: ScopeDay) -> None:
+        self._observer.look(day)
+        if day.error is None:
+            self._looked_at.add((day.org_id, day.app_id))
+
     def _forget(self, day: ScopeDay) -> None:
         day.leave()
         with self._lock:
-            if self._days.get((day.org_id, day.app_id)) is day:
-                del self._days[day.org_id, day.app_id]
+            if self._days.get((day.org_id, day.app_id)) is day and not (day.degraded or day.unwritten()):
+                del self._days[day.org_id, day.app_id]  # else the day to follow has to know what was spent blind
 
     def check_store_error(self, day: ScopeDay) -> None:
         """Whether calls may go on although the store cannot be read or written.
@@ -163,11 +195,11 @@ class KnownScopes:
         a Config item.
         """
         error = day.error
-        if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._ever_looked):
+        if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._looked_at):
             raise error
         policy = day.snapshot.budget.settings.on_store_error
         what = error or self._meter.error
-        if policy == "open":
+        if policy == "open" or what is None:  # None: it has come back just now
             return
         if policy == "closed":
             raise StoreError(f"the budget store cannot be used, and on_store_error is 'closed': {what}") from what

@@ -4,16 +4,23 @@
 """
 
 import atexit
+import logging
 import os
 import sys
 import weakref
+from time import monotonic
 from typing import Protocol
+
+log = logging.getLogger("bedrock_budget")
+
+#: How long the end of the process waits, for all its clients together.
+EXIT_SECS = 10.0
 
 
 class Mortal(Protocol):
     """Something that has work to finish when the process ends, and none to inherit when it forks."""
 
-    def at_exit(self) -> None: ...
+    def at_exit(self, timeout: float) -> None: ...
 
     def after_fork_in_child(self) -> None: ...
 
@@ -21,6 +28,7 @@ class Mortal(Protocol):
 # In the order of registration: what settles calls comes before what writes them.
 _mortals: "weakref.WeakValueDictionary[int, Mortal]" = weakref.WeakValueDictionary()
 _hooked_pid: int | None = None
+_exit_deadline: float | None = None
 
 
 def register(mortal: Mortal) -> None:
@@ -41,10 +49,18 @@ def register(mortal: Mortal) -> None:
 
 
 def _at_exit() -> None:
+    # May run twice, as a finalizer of `multiprocessing` and by atexit: the time is shared.
+    global _exit_deadline  # noqa: PLW0603 - the end belongs to the process
+    _exit_deadline = _exit_deadline or monotonic() + EXIT_SECS
     for mortal in list(_mortals.values()):
-        mortal.at_exit()
+        try:
+            mortal.at_exit(max(_exit_deadline - monotonic(), 0.0))
+        except Exception:  # the others have their own work to finish
+            log.exception("%r could not finish its work", mortal)
 
 
 def _after_fork_in_child() -> None:
+    global _exit_deadline  # noqa: PLW0603 - the child has an end of its own
+    _exit_deadline = None
     for mortal in list(_mortals.values()):
         mortal.after_fork_in_child()

@@ -6,6 +6,7 @@ The store is asked first and the scope changed afterwards, so a look that fails 
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from math import inf
 
 from .clock import Clock
 from .core.account import Account
@@ -44,7 +45,9 @@ class Observer:
 
     def look(self, scope: ScopeDay) -> None:
         """Bring a scope up to date. Never raises: what went wrong is in ``scope.error``, and a next look is due."""
-        scope.due_at = self._clock.monotonic() + CONTROLS_SECS  # under way, so not overdue
+        now = self._clock.now()
+        if not scope.asked and now < scope.fresh_until:  # under way: if the store hangs, calls do not wait for it
+            scope.fresh_until = min(max(scope.fresh_until, now + timedelta(seconds=CONTROLS_SECS)), scope.ends_at)
         try:
             self._look(scope)
         except Exception as exc:
@@ -72,8 +75,10 @@ class Observer:
         )
         snapshot = self._with_controls(scope, controls)
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
-            scope.leave()  # another day or scope
-        if begun >= scope.spend_due_at or not scope.looked:
+            scope.leave()
+            return  # its next call enters another day or scope
+        # Who asks has not looked for a while, however little of it a clock that stands still in suspension shows.
+        if begun >= scope.spend_due_at or not scope.looked or scope.asked:
             was_due = scope.sticky_is_due
             self._read_spend(scope, snapshot)
             snapshot = self._advance_sticky(scope, snapshot)
@@ -81,6 +86,7 @@ class Observer:
             self._schedule(scope, snapshot, begun, was_due=was_due)
         else:
             scope.snapshot = snapshot
+        scope.items = (controls.org_item, controls.app_item)
         scope.due_at = min(scope.spend_due_at, begun + CONTROLS_SECS)
 
     def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
@@ -90,12 +96,12 @@ class Observer:
             try:
                 snapshot = self._snapshot_of(self._budget_of(scope, controls), scope)
             except ConfigError as exc:
-                if not scope.looked:
+                if not (scope.looked or scope.trusted):
                     raise
                 log.error("keeping the last good budget: %s", exc)
-        scope.items = items
-        if controls.override is not None and controls.override.label not in snapshot.routes:
-            log.error("the override of %s names an unknown label: %r", snapshot.budget.scope, controls.override.label)
+        override = controls.override
+        if override is not None and override.label not in snapshot.routes and override != scope.snapshot.override:
+            log.error("the override of %s names an unknown label: %r", snapshot.budget.scope, override.label)
         sticky = controls.sticky if snapshot.budget.sticky_fallback_enabled else None
         return snapshot.with_controls(controls.override, sticky)
 
@@ -208,30 +214,38 @@ class Observer:
             if before is not None and begun > before[1]:
                 scope.rates[route.label] = (spend - before[0]) / (begun - before[1])
             scope.seen[route.label] = (spend, begun)
-        in_force = next(
-            (
-                route
-                for route in snapshot.chain[snapshot.sticky :]
-                if route.quota_pico_usd is None or route.account.spend < route.quota_pico_usd
-            ),
-            None,
-        )
+        in_use = self._in_use(scope, snapshot)
         previous = scope.interval_secs
         remaining: int | None = None
         rate = 0.0
-        tight = True
-        if in_force is None:  # all used up: only an operator or midnight can change that
+        tight = not in_use
+        if not in_use:  # all used up: only an operator or midnight can change that
             previous = CONTROLS_SECS
-        elif in_force.quota_pico_usd is not None:
-            spend = in_force.account.spend
-            remaining = in_force.quota_pico_usd - spend
-            rate = scope.rates.get(in_force.label, 0.0)
-            tight = mode_of(spend, in_force.quota_pico_usd, snapshot.budget.tight_mode_threshold_pct) == "tight"
-        else:
-            tight = False
+        secs_left = inf
+        for route in in_use:
+            quota = route.quota_pico_usd
+            if quota is None:
+                continue
+            spend = route.account.spend
+            tight = tight or mode_of(spend, quota, snapshot.budget.tight_mode_threshold_pct) == "tight"
+            its_rate = scope.rates.get(route.label, 0.0)
+            if its_rate > 0 and (quota - spend) / its_rate < secs_left:
+                remaining, rate = quota - spend, its_rate
+                secs_left = remaining / rate
         if scope.sticky_is_due and not was_due:  # the shards will show soon what effective spend already does
             previous = SHORTEST_SECS / 2
         scope.interval_secs = next_look_secs(
             scope.intervals, previous, tight=tight, remaining_pico_usd=remaining, rate_pico_usd_per_sec=rate
         )
         scope.spend_due_at = begun + scope.interval_secs
+
+    def _in_use(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
+        """The label in force, and others with quota left that calls have asked for since the look before."""
+        left = [
+            route
+            for route in snapshot.routes.values()
+            if (route.position is None or route.position >= snapshot.sticky)
+            and (route.quota_pico_usd is None or route.account.spend < route.quota_pico_usd)
+        ]
+        in_force = next((route for route in left if route.position is not None), None)
+        return [route for route in left if route is in_force or scope.rates.get(route.label, 0.0) > 0]

@@ -31,7 +31,7 @@ FLUSH_SECS = 1.0
 HURRY_SECS = 0.2
 #: The background thread ends after this long without usage.
 IDLE_SECS = 30.0
-#: How long `close` and the end of the process wait for the store.
+#: How long `close` waits for a store that takes nothing.
 CLOSE_SECS = 10.0
 #: A pass over dirty accounts gives up after so many failures in a row: the store is away, not one of its items.
 FAILURES_A_PASS = 3
@@ -113,13 +113,15 @@ class Meter:
 
     def opened(self, stream: Abandonable) -> None:
         """A stream settles later, perhaps by garbage collection: keep the background thread for it."""
-        self._open_streams.add(stream)
+        with self.lock:
+            self._open_streams.add(stream)
         if self._thread is None and not self._closing.is_set():
             self._start_thread()
 
     def open_streams(self) -> list[Abandonable]:
         """Streams of this process that may not have settled yet."""
-        return list(self._open_streams)
+        with self.lock:
+            return list(self._open_streams)
 
     def defer(self, settle: Callable[[], None]) -> None:
         """Run ``settle`` later, on a thread that holds no lock. For finalizers, where taking a lock may deadlock."""
@@ -132,7 +134,10 @@ class Meter:
                 settle = self.deferred.popleft()
             except IndexError:  # another thread took it
                 return
-            settle()
+            try:
+                settle()
+            except Exception:  # neither the background thread nor another call may fail of it
+                log.exception("a call that was given up could not be settled: its usage is not metered")
 
     # -- usage out
 
@@ -144,13 +149,14 @@ class Meter:
         self.run_deferred()
         deadline = None if timeout is None else monotonic() + timeout
         with self.lock:
-            targets = [(account, account.added) for account in self._dirty.values()]
+            targets = {account: account.added for account in self._dirty.values()}
+            left_over = list(targets)
         pause = 0.05
         while True:
-            self._write([account for account, target in targets if account.written < target], deadline)
+            self._write(left_over, deadline)
             with self.lock:
-                targets = [(account, target) for account, target in targets if account.written < target]
-                if not targets:
+                left_over = [each for each in self._dirty.values() if each.written < targets.get(each, 0)]
+                if not left_over:
                     return True
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
@@ -177,8 +183,9 @@ class Meter:
             )
         return done
 
-    def at_exit(self) -> None:
-        self.close()
+    def at_exit(self, timeout: float) -> None:
+        if not self._closing.is_set():  # else who closed it has seen to what was left
+            self.close(timeout)
 
     def after_fork_in_child(self) -> None:
         # The parent sends what it has; the child is a writer of its own.
@@ -245,13 +252,17 @@ class Meter:
     def _write_now(self, account: Account) -> None:
         with self.lock:
             target = account.added
+        waited = False
         while account.written < target:
             with self.lock:
                 if account.sending:
                     self._written.wait(1.0)
+                    waited = True
                     continue
-            if self._write([account]) is not None:
-                if not self._closing.is_set():
+            # Who has waited for a write that failed does not wait for another one.
+            closing = self._closing.is_set()
+            if (waited and self.error is not None and not closing) or self._write([account]) is not None:
+                if not closing:
                     self._start_thread()  # it repeats the batch
                 return
 
@@ -259,8 +270,10 @@ class Meter:
         """Send one batch of each account. Returns the first failure."""
         first: Exception | None = None
         failures = 0
-        for account in accounts:
-            if deadline is not None and failures and monotonic() >= deadline:
+        for place, account in enumerate(accounts):
+            # `close` goes on for as long as the store takes what it is given: nobody else would write the rest.
+            may_stop = failures or (place and not self._closing.is_set())
+            if may_stop and deadline is not None and monotonic() >= deadline:
                 break
             try:
                 self._send(account)
@@ -275,36 +288,41 @@ class Meter:
         return first
 
     def _send(self, account: Account) -> None:
-        with self.lock:
-            if account.sending or not account.dirty:
-                return
-            batch = account.in_flight
-            if batch is None:
-                self._sequence += 1
-                batch = account.seal(self.writer_id, self._sequence)
-            account.sending = True
+        sending = False
         try:
+            with self.lock:
+                if account.sending or not account.dirty:
+                    return
+                batch = account.in_flight
+                if batch is None:
+                    self._sequence += 1
+                    batch = account.seal(self.writer_id, self._sequence)
+                account.sending = sending = True
             self._store.write_batch(batch, now_epoch=self._clock.now().timestamp())
+            at_epoch = self._clock.now().timestamp()
+            with self.lock:
+                self._order += 1
+                account.acknowledge(at_epoch, self._order)
+                self.error = None
+                if account.written == account.added:
+                    self._dirty.pop(account.key, None)
         except SequenceConflict as exc:
             with self.lock:
-                if self.writer_id == batch.writer_id:
+                refused = account.in_flight
+                if refused is not None and refused.writer_id == self.writer_id:
                     self.writer_id = new_writer_id()
                 self._sequence += 1
                 account.reopen(self.writer_id, self._sequence)
-                account.sending = False
             log.error("going on under a new writer id, because another program uses this one: %s", exc)
             raise
-        except BaseException as exc:
+        except Exception as exc:
             with self.lock:
-                account.sending = False
-                self.error = exc if isinstance(exc, Exception) else self.error
-                self._written.notify_all()
+                self.error = exc
+                # To the end: others go first next time, should the store refuse this one item alone.
+                self._dirty[account.key] = self._dirty.pop(account.key, account)
             raise
-        with self.lock:
-            self._order += 1
-            account.acknowledge(self._clock.now().timestamp(), self._order)
-            account.sending = False
-            self.error = None
-            if account.written == account.added:
-                self._dirty.pop(account.key, None)
-            self._written.notify_all()
+        finally:
+            if sending:
+                with self.lock:
+                    account.sending = False
+                    self._written.notify_all()

@@ -43,17 +43,15 @@ class Refresher:
 
     def first_look(self, scope: ScopeDay) -> None:
         """Have a scope looked at now and from now on; wait for the look, but no longer than `FIRST_LOOK_SECS`."""
-        start = False
         with self._changed:
-            if not scope.asked and not self._closed:
+            in_hand = not self._closed
+            if in_hand and not scope.asked:
                 scope.asked = True
                 heapq.heappush(self._heap, (float("-inf"), self._new_ticket(scope), scope))
-                self._changed.notify()
-                start = not self._waiting and self._threads < MAX_THREADS
-                self._threads += start
-        if start:
-            self._start_thread()
-        if not scope.tried.wait(FIRST_LOOK_SECS):
+                in_hand = self._get_help()
+        if not in_hand:
+            self._look(scope)
+        elif not scope.tried.wait(FIRST_LOOK_SECS):
             scope.failed(TimeoutError(f"the store did not answer in {FIRST_LOOK_SECS:g} s"))
             scope.tried.set()  # the look goes on; nobody else waits for it
 
@@ -64,6 +62,10 @@ class Refresher:
             self._heap.clear()
             self._changed.notify_all()
 
+    def end_soon(self) -> None:
+        """Look no more, as of when the threads next wake. Takes no lock: garbage collection may call it anywhere."""
+        self._closed = True
+
     def after_fork_in_child(self) -> None:
         """Threads and locks do not survive a fork."""
         self._start_afresh()
@@ -73,13 +75,18 @@ class Refresher:
         scope.ticket = next(self._tickets)
         return scope.ticket
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="bedrock-budget-refresh", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is shutting down
-            with self._changed:
-                self._threads -= 1
+    def _get_help(self) -> bool:
+        """Have one more thread take what is due, under the lock. False if there is none at all."""
+        if self._waiting:
+            self._changed.notify()
+        elif self._threads < MAX_THREADS:
+            thread = threading.Thread(target=self._run, name="bedrock-budget-refresh", daemon=True)
+            try:
+                thread.start()
+                self._threads += 1
+            except RuntimeError:  # the interpreter is shutting down, or the process has too many threads
+                return self._threads > 0
+        return True
 
     def _run(self) -> None:
         while True:
@@ -106,9 +113,12 @@ class Refresher:
                 if ticket != scope.ticket:
                     heapq.heappop(self._heap)
                     continue
-                wait = due_at - self._clock.monotonic()
+                now = self._clock.monotonic()
+                wait = due_at - now
                 if wait <= 0:
                     heapq.heappop(self._heap)
+                    if self._heap and self._heap[0][0] <= now:
+                        self._get_help()
                     return scope
                 if self._longest_wait is not None:
                     wait = min(wait, self._longest_wait)

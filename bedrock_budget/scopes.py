@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from .core.account import Account
-from .core.budget import ModelLabel, ScopeBudget
+from .core.budget import UNLABELLED, ModelLabel, ScopeBudget
 from .core.days import OrgDay
 from .core.keys import UsageKey
 from .core.model_ids import request_format
@@ -77,6 +77,7 @@ class Snapshot:
     sticky_item: Sticky | None
     override: Override | None
     override_route: Route | None
+    accounts: tuple[Account, ...]  # all that the scope can spend from
 
     def with_controls(self, override: Override | None, sticky: Sticky | None) -> "Snapshot":
         """The same budget under other controls. The sticky label counts by its name: the ordering may have changed."""
@@ -93,6 +94,7 @@ class Snapshot:
             sticky,
             override,
             self.routes.get(override.label) if override is not None else None,
+            self.accounts,
         )
 
 
@@ -115,6 +117,9 @@ def snapshot_of(budget: ScopeBudget, day: OrgDay, *, price_of: PriceOf, account_
     for route in routes.values():  # the ordering comes first, so its first label wins a model id
         by_asked.setdefault(route.model_id, route)
     by_asked.update(routes)
+    accounts = [route.account for route in routes.values()]
+    if budget.settings.on_unknown_model == "pass":
+        accounts.append(account_of(UsageKey(budget.scope, UNLABELLED, day.name), budget.shard_count))
     return Snapshot(
         budget=budget,
         routes=routes,
@@ -126,6 +131,7 @@ def snapshot_of(budget: ScopeBudget, day: OrgDay, *, price_of: PriceOf, account_
         sticky_item=None,
         override=None,
         override_route=None,
+        accounts=tuple(accounts),
     )
 
 
@@ -148,6 +154,7 @@ class ScopeDay:
         self.asked = False  # a call waits for it
         self.looked = False  # a look has succeeded
         self.error: Exception | None = None  # why the last look failed
+        self.trusted = False  # its budget was good when it was last looked at, perhaps the day before
         self.ticket = -1  # its newest place in the refresher's heap
         self.due_at = 0.0
         self.spend_due_at = 0.0
@@ -158,6 +165,7 @@ class ScopeDay:
         self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
         self._blind_before = 0
         self._own_at_look = 0
+        self._earlier: tuple[Account, ...] = ()  # of days before, not yet written
 
     @property
     def intervals(self) -> Intervals:
@@ -182,9 +190,13 @@ class ScopeDay:
         self._blind_before = 0
         self._own_at_look = self._own()
 
-    def start_blind(self, pico_usd: int) -> None:
-        """The day starts with the store away: blind spending goes on from the day before."""
-        self._blind_before = pico_usd
+    def follow(self, before: "ScopeDay") -> None:
+        """Take over what was spent and the store does not know yet: only its coming back ends that, not midnight."""
+        if before.degraded:
+            self._blind_before = before.blind_pico_usd()
+            shared = set(before.snapshot.accounts).intersection(self.snapshot.accounts)  # it may be the same day
+            self._own_at_look = sum(account.own for account in shared)
+        self._earlier = before.unwritten()
 
     def failed(self, error: Exception) -> None:
         self.error = error
@@ -195,12 +207,16 @@ class ScopeDay:
         """What this process has spent in the scope since its last successful look."""
         return self._blind_before + max(self._own() - self._own_at_look, 0)
 
+    def unwritten(self) -> tuple[Account, ...]:
+        """The accounts of the scope, this day's and earlier ones, of which something is not written."""
+        return tuple(each for each in dict.fromkeys((*self._earlier, *self.snapshot.accounts)) if each.dirty)
+
     def unwritten_pico_usd(self) -> int:
         """What this process has spent in the scope and the store is not known to have."""
-        return sum(route.account.unwritten_cost for route in self.snapshot.routes.values())
+        return sum(account.unwritten_cost for account in self.unwritten())
 
     def _own(self) -> int:
-        return sum(route.account.own for route in self.snapshot.routes.values())
+        return sum(account.own for account in self.snapshot.accounts)
 
     def leave(self) -> None:
         """End the day for this process now: the next call enters it afresh."""

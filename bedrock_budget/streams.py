@@ -17,7 +17,7 @@ from .core.estimates import text_bytes
 from .core.usage import INVOCATION_METRICS, NOTHING, counts_from_body, counts_from_metrics, from_token_usage
 
 _METRICS_MARK = INVOCATION_METRICS.encode()
-_FOLD_CHUNKS = 4_096
+_FOLD_EVENTS = 4_096
 
 
 class MeteredStream:
@@ -40,6 +40,16 @@ class MeteredStream:
         finally:
             self.abandon()
 
+    def _forgotten(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            self._settle_unfinished()
+
+    def _broke(self, exc: BaseException) -> None:
+        self.close()  # botocore would keep the connection
+        self._call.mark(exc)
+
     def abandon(self) -> None:
         """Settle by what was seen, unless the call has settled."""
         if self._owned():
@@ -49,7 +59,7 @@ class MeteredStream:
         # A finalizer may run at any point, even inside the meter's own lock: it only leaves a note.
         once = self.__dict__.get("_once")
         if once is not None and self._pid == os.getpid() and once.acquire(blocking=False):
-            self._call.meter.defer(self._settle_unfinished)
+            self._call.meter.defer(self._forgotten)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_stream" not in self.__dict__:
@@ -70,27 +80,40 @@ class ConverseEvents(MeteredStream):
     def __init__(self, stream: Any, call: Call) -> None:
         super().__init__(stream, call)
         self._answer_bytes = 0
+        self._deltas: list[Any] = []  # not measured yet: it takes several microseconds each
 
     def __iter__(self) -> Iterator[Any]:
+        deltas = self._deltas
         try:
             for event in self._stream:
                 if "contentBlockDelta" in event:
                     delta = event["contentBlockDelta"].get("delta", {})
                     text = delta.get("text")
-                    self._answer_bytes += len(text) if text is not None else text_bytes(delta)
+                    if text is not None:
+                        self._answer_bytes += len(text) if text.isascii() else text_bytes(text)
+                    else:
+                        deltas.append(delta)
+                        if len(deltas) >= _FOLD_EVENTS:
+                            self._fold()
                 elif "metadata" in event:
                     usage = from_token_usage(event["metadata"].get("usage"))
                     if usage is not None and self._owned():
+                        deltas.clear()
                         self._call.settle(usage)
                 yield event
         except GeneratorExit:
             raise
-        except BaseException:
-            self.close()  # botocore would keep the connection of a stream that broke
+        except BaseException as exc:
+            self._broke(exc)
             raise
         self.abandon()
 
+    def _fold(self) -> None:
+        self._answer_bytes += sum(map(text_bytes, self._deltas))
+        self._deltas.clear()
+
     def _settle_unfinished(self) -> None:
+        self._fold()
         self._call.settle_unknown(answer_bytes=self._answer_bytes)
 
 
@@ -116,13 +139,13 @@ class InvokeEvents(MeteredStream):
                     chunks.append(data)
                     if _METRICS_MARK in data:
                         self._on_metrics(data)
-                    elif len(chunks) >= _FOLD_CHUNKS:
+                    elif len(chunks) >= _FOLD_EVENTS:
                         self._fold()
                 yield event
         except GeneratorExit:
             raise
-        except BaseException:
-            self.close()  # botocore would keep the connection of a stream that broke
+        except BaseException as exc:
+            self._broke(exc)
             raise
         if self._owned():
             self._settle_ended()
@@ -130,12 +153,16 @@ class InvokeEvents(MeteredStream):
     def _on_metrics(self, data: bytes) -> None:
         body = _parsed(data)
         counts = counts_from_metrics(body.get(INVOCATION_METRICS))
-        if counts.input_tokens is None and counts.output_tokens is None:
+        if counts == NOTHING:  # the model only wrote of them
+            return
+        counts = counts.over(counts_from_body(body))
+        if counts.input_tokens is None or counts.output_tokens is None:  # the text is needed as well
+            self._seen = counts.over(self._seen)
             return
         if counts.cache_write_tokens:  # how long they live is only in the first chunk
             first = self._seen if self._seen is not NOTHING else counts_from_body(_parsed(self._chunks[0]))
             counts = counts._replace(cache_write_1h_tokens=first.cache_write_1h_tokens)
-        usage = counts.over(counts_from_body(body)).usage()
+        usage = counts.usage()
         if usage is not None and self._owned():
             self._chunks.clear()
             self._call.settle(usage)

@@ -14,7 +14,7 @@ from bedrock_budget.core.account import Amounts
 from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.keys import UsageKey, shard_of
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.stores import DailyTotal, DynamoDBStore, Override, Sticky, processes
+from bedrock_budget.stores import DailyTotal, DynamoDBStore, Override, Sticky
 from bedrock_budget.stores.dynamodb_items import whole
 
 ORG = "550e8400-e29b-41d4-a716-446655440000"
@@ -277,7 +277,7 @@ def test_the_url_of_an_aws_client_needs_no_endpoint(aws_credentials: None) -> No
 
 def test_a_client_made_from_a_url_is_impatient(aws_credentials: None) -> None:
     store = DynamoDBStore(region="eu-west-1")
-    config = store._calls._client().meta.config
+    config: Any = store._calls._client().meta.config
     assert (config.connect_timeout, config.read_timeout) == (1, 2)
     assert (config.retries["mode"], config.retries["total_max_attempts"]) == ("standard", 2)
     store.close()
@@ -318,8 +318,13 @@ def test_a_given_clients_connections_are_dropped_in_a_child(
     store.write_batch(batch(KEY, new_writer(), 1), now_epoch=NOW)
     closed: list[bool] = []
     real_close, real_pid = client.close, os.getpid()
-    monkeypatch.setattr(client, "close", lambda: (closed.append(True), real_close()))
-    monkeypatch.setattr(processes.os, "getpid", lambda: real_pid + 1)  # as in a child
+
+    def close() -> None:
+        closed.append(True)
+        real_close()
+
+    monkeypatch.setattr(client, "close", close)
+    monkeypatch.setattr(os, "getpid", lambda: real_pid + 1)  # as in a child
     for _ in range(2):
         store.write_batch(batch(KEY, new_writer(), 1), now_epoch=NOW)
     assert closed == [True]
@@ -333,7 +338,7 @@ def test_whole_numbers_are_read_however_they_are_written(digits: str, value: int
 
 
 def test_the_sizes_computed_here_are_those_of_the_documentation() -> None:
-    item = {"a": {"S": "ü"}, "bb": {"N": "123"}, "c": {"NS": ["8"]}}
+    item: dict[str, Any] = {"a": {"S": "ü"}, "bb": {"N": "123"}, "c": {"NS": ["8"]}}
     assert item_size(item) == (1 + 2) + (2 + 3) + (1 + 3 + 2)
     assert TypeDeserializer().deserialize(item["c"]) == {8}
 

@@ -351,6 +351,6 @@ def test_threads_make_one_client_between_them(aws_credentials: None, monkeypatch
         return real(calls)
 
     monkeypatch.setattr(DynamoDBCalls, "_make_client", make)
-    in_threads(8, lambda _: store._calls._client() and None)
+    in_threads(8, lambda _: store._calls._client())
     assert len(made) == 1
     store.close()

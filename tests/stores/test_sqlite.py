@@ -16,6 +16,7 @@ from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.stores import DailyTotal, SQLiteStore, StoreSetupError, default_store_url, open_store
 from bedrock_budget.stores import sqlite_file as files
+from bedrock_budget.stores.sqlite_statements import SCHEMA
 
 as_user = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do everything")
 
@@ -189,7 +190,7 @@ def test_a_newer_schema_is_named(sqlite_store: SQLiteStore, connection: sqlite3.
 
 
 def test_a_place_without_a_write_ahead_log_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.sqlite3, "connect", lambda _, **options: sqlite3.Connection(":memory:", **options))
+    monkeypatch.setattr(sqlite3, "connect", lambda _, **options: sqlite3.Connection(":memory:", **options))
     with pytest.raises(StoreSetupError, match="write-ahead log"):
         write(SQLiteStore(path))
 
@@ -223,7 +224,7 @@ def test_a_full_disk_is_named_and_nothing_is_added(sqlite_store: SQLiteStore) ->
 
 
 def test_a_schema_that_cannot_be_written_leaves_no_half_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SCHEMA", (files.SCHEMA[0], "nonsense"))
+    monkeypatch.setattr(files, "SCHEMA", (SCHEMA[0], "nonsense"))
     store = SQLiteStore(path)
     with pytest.raises(StoreError, match=r"SQLite failed.*nonsense"):
         write(store)
@@ -250,7 +251,7 @@ def test_a_connection_of_another_process_is_neither_used_nor_closed(
     connection = sqlite_store._writing._connection
     assert connection is not None
     real = os.getpid()
-    monkeypatch.setattr(files.os, "getpid", lambda: real + 1)
+    monkeypatch.setattr(os, "getpid", lambda: real + 1)
     with pytest.raises(StoreSetupError, match="forked in a way that Python did not see"):
         write(sqlite_store)
     with pytest.raises(StoreSetupError, match="forked in a way that Python did not see"):

@@ -64,7 +64,7 @@ def test_creating_and_deleting_are_idempotent_and_say_what_they_did(dynamodb_cli
 
 
 def test_several_may_create_the_tables_at_once(dynamodb_client: Any, prefix: str) -> None:
-    in_threads(4, lambda _: create_tables(dynamodb_client, prefix) and None)
+    in_threads(4, lambda _: create_tables(dynamodb_client, prefix))
     assert all(state.problem is None for state in describe_tables(dynamodb_client, prefix))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 THREADS = 8
 
 
-def in_threads(count: int, work: Callable[[int], None]) -> None:
+def in_threads(count: int, work: Callable[[int], object]) -> None:
     """Run ``work`` with 0, 1, … in that many threads at once; raises what any of them raised."""
     failures: list[BaseException] = []
     start = threading.Barrier(count)
