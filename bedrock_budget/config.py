@@ -25,10 +25,16 @@ def load_budgets(config: ConfigSource | None) -> Budgets | None:
         if config is None:
             return None
     if isinstance(config, Mapping):
-        return check(config, source="config", zone_of=ZoneInfo)
+        return check(_copied(config), source="config", zone_of=ZoneInfo)  # the caller may change it later
     if not isinstance(cast(object, config), str | os.PathLike):
         raise ConfigError(f"config: must be the path of a YAML file, a mapping or None, got {config!r}")
     return check(_read_yaml(Path(config)), source=str(config), zone_of=ZoneInfo)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+    return [_copied(inner) for inner in cast("list[Any]", value)] if isinstance(value, list | tuple) else value
 
 
 def table_budgets() -> Budgets:

@@ -632,7 +632,6 @@ def test_a_signal_ends_it_cleanly(start: Start, number: signal.Signals) -> None:
     process = start("--interval", "1000")
     read_until(process, "totals written")
     process.send_signal(number)
-    process.send_signal(number)
     _, log = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "stopped" in log

@@ -36,6 +36,7 @@ _APP_KEYS = {
     *_SETTINGS,
     *_NOT_YET,
 }
+_KEYWORD = "keyword"
 _ORG_ALONE = {"timezone", "quota_scope", "agg_shard_count"}
 _ORG_KEYS = (_APP_KEYS - {"app_name"}) | _ORG_ALONE | {"model_labels", "org_name"}
 _TOP_KEYS = {"model_labels", "metering", "org_defaults", "orgs"}
@@ -224,7 +225,7 @@ def _resolve(
                 )
     elif app_id is None:
         problems.append(f"app_id: left out, but org {org_id!r} has quota_scope: APP; name an app")
-    layers = [*org_layers, *app_layers, ("the keyword", keywords)]
+    layers = [*org_layers, *app_layers, (_KEYWORD, keywords)]
     labels = _pick(org_layers, "model_labels", values.model_labels, problems)
     ordering = _pick(layers, "model_ordering", values.model_ordering, problems)
     zone = _pick(org_layers, "timezone", values.timezone(budgets.zone_of), problems)
@@ -263,6 +264,8 @@ def _path(layers: list[Layer], key: str) -> str:
 
 
 def _joined(path: str, key: str) -> str:
+    if path == _KEYWORD:
+        return f"{path} {key}"
     if path == "metering" and key == "agg_shard_count":
         key = "usage_agg_shard_count"
     return f"{path}.{key}" if path else key

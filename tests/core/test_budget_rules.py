@@ -303,7 +303,7 @@ def test_a_mistake_in_a_config_item_is_named_with_the_item() -> None:
 
 def test_a_mistake_in_a_keyword_is_named_with_the_keyword() -> None:
     text = scope_problems(checked(), "acme", "chat", keywords={"on_exhausted": "lst"})
-    assert text == "budget.yaml: the keyword.on_exhausted: must be 'raise' or 'last', got 'lst'"
+    assert text == "budget.yaml: keyword on_exhausted: must be 'raise' or 'last', got 'lst'"
 
 
 def test_a_later_layer_does_not_hide_a_mistake() -> None:

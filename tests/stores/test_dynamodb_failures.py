@@ -13,12 +13,9 @@ from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from engines import proxy
 from engines.fixtures import REGION
 from stores.batches import DAY, HOUR, NOW, amounts, batch, new_key, new_writer, times
-from stores.threads import in_threads
 
-from bedrock_budget.core.account import ZERO
 from bedrock_budget.core.errors import StoreError
 from bedrock_budget.stores import DailyTotal, DynamoDBStore, Override, Sticky, StoreSetupError
-from bedrock_budget.stores.dynamodb_calls import DynamoDBCalls
 from bedrock_budget.stores.dynamodb_errors import store_error
 from bedrock_budget.stores.tables import create_tables
 
@@ -338,19 +335,3 @@ def test_nothing_is_asked_for_nothing(store: DynamoDBStore, faulty: proxy.Proxy)
     assert store.active_keys([]) == {}
     assert faulty.requests == []
     assert store.consumed.units().requests == 0
-    assert ZERO.requests == 0
-
-
-def test_threads_make_one_client_between_them(aws_credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[object] = []
-    store = DynamoDBStore(region=REGION)
-    real = DynamoDBCalls._make_client
-
-    def make(calls: DynamoDBCalls) -> Any:
-        made.append(calls)
-        return real(calls)
-
-    monkeypatch.setattr(DynamoDBCalls, "_make_client", make)
-    in_threads(8, lambda _: store._calls._client())
-    assert len(made) == 1
-    store.close()

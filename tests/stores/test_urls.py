@@ -159,6 +159,8 @@ def test_importing_the_stores_imports_none_of_their_libraries() -> None:
 
 
 def test_there_are_three_kinds_of_store() -> None:
-    assert all(issubclass(kind, stores.Store) for kind in (stores.MemoryStore, stores.SQLiteStore, stores.DynamoDBStore))
+    assert all(
+        issubclass(kind, stores.Store) for kind in (stores.MemoryStore, stores.SQLiteStore, stores.DynamoDBStore)
+    )
     with pytest.raises(AttributeError, match="RedisStore"):
         stores.RedisStore  # noqa: B018
