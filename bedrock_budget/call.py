@@ -52,18 +52,22 @@ class Call:
     def settle(self, usage: Usage, estimated: bool = False) -> Record:
         """Meter what the call used; the record is complete afterwards."""
         price = self.price
-        cost = 0
         if price is None:
+            cost = 0
             estimated = True
         else:
             cost = cost_pico_usd(usage, price)
-        self._complete(usage, cost, estimated)
+        record = self.record
+        record["usage"] = usage_of(usage)
+        record["cost_pico_usd"] = cost
+        record["cost_usd_micros"] = micros_half_up(cost)
+        record["estimated"] = estimated
         account = self.account
         self.meter.add(account, usage, cost)
         route = self.route
         if route is not None and (account.spend >= route.tight_at or account.unsent_cost >= route.hurry_at):
             self.meter.hurry()
-        return self.record
+        return record
 
     def settle_unknown(self, *, seen: Counts = NOTHING, answer_bytes: int | None = None) -> Record:
         """Meter an estimate: the response did not say what was used. See `core.estimates.estimate`."""
@@ -75,8 +79,10 @@ class Call:
 
     def refused(self) -> Record:
         """The service refused the call before inference, or it was never sent: it cost nothing."""
-        self._complete(NO_USAGE, 0, False)
-        return self.record
+        record = self.record
+        record["usage"] = usage_of(NO_USAGE)
+        record["cost_pico_usd"] = record["cost_usd_micros"] = 0
+        return record
 
     def keep_body(self) -> None:
         """Read a file-like body now: a stream settles later, when the caller may use the file for something else."""
@@ -93,13 +99,6 @@ class Call:
         exc.add_note(
             f"bedrock_budget: label asked {record['label_asked']}, served {record['label']} ({record['model_id']})"
         )
-
-    def _complete(self, usage: Usage, cost: int, estimated: bool) -> None:
-        record = self.record
-        record["usage"] = usage_of(usage)
-        record["cost_pico_usd"] = cost
-        record["cost_usd_micros"] = micros_half_up(cost)
-        record["estimated"] = estimated
 
 
 def _readable(request: Mapping[str, Any]) -> object:

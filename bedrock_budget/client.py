@@ -167,10 +167,12 @@ class PriceKeeperClient:
 
     def _admit_body(self, kwargs: dict[str, Any], operation: str) -> tuple[Call, dict[str, Any]]:
         body = kwargs.get("body")
-        check_body(body)
-        portable = is_portable(body)
-        call = self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed_body=not portable)
-        if body is None or not portable:
+        fixed = isinstance(body, bytes | str)
+        if not fixed:
+            check_body(body)
+            fixed = not is_portable(body)
+        call = self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed)
+        if fixed or body is None:
             return call, kwargs
         made = body_bytes(body(self._keeper.decision_of(self._scope, call)))
         call.request = arguments = {**kwargs, "body": made}

@@ -32,8 +32,9 @@ def load_budgets(config: ConfigSource | None) -> Budgets | None:
 
 
 def _copied(value: Any) -> Any:
+    given: Any = value
     if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+        return {key: _copied(given[key]) for key in given}
     return [_copied(inner) for inner in cast("list[Any]", value)] if isinstance(value, list | tuple) else value
 
 

@@ -9,7 +9,7 @@ from botocore.response import StreamingBody
 
 from .call import Call
 from .core.estimates import text_bytes
-from .core.usage import counts_from_body, counts_from_headers
+from .core.usage import counts_from_body, counts_from_headers, usage_from_headers
 
 _FIXED = (bytes, bytearray, str)
 _ALLOWED = "bytes, str, a file-like object, or a callable body(decision) that returns bytes, str or a dict"
@@ -45,12 +45,12 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
     A body that was read is replaced by an equal unread one. Raises what reading the body raises, settled by then.
     """
     metadata: dict[str, Any] = response.get("ResponseMetadata") or {}
-    counts = counts_from_headers(metadata.get("HTTPHeaders") or {})
-    if counts.input_tokens is not None and counts.output_tokens is not None and not counts.cache_write_tokens:
-        usage = counts.usage()
-        assert usage is not None
+    headers: dict[str, str] = metadata.get("HTTPHeaders") or {}
+    usage = usage_from_headers(headers)
+    if usage is not None:
         call.settle(usage)
         return
+    counts = counts_from_headers(headers)
     body: Any = response.get("body")
     try:
         data = cast(bytes, body.read()) if body is not None else b""

@@ -58,7 +58,7 @@ class Keeper:
     # -- deciding
 
     def admit(
-        self, scope: Scope, asked: object, operation: str, request: Mapping[str, Any], *, fixed_body: bool = False
+        self, scope: Scope, asked: object, operation: str, request: Mapping[str, Any], fixed_body: bool = False
     ) -> Call:
         """Decide where a call goes.
 

@@ -91,8 +91,7 @@ class KnownScopes:
         if day is None or not day.starts_at <= now < day.ends_at:
             day = self._today(scope, now)
         day.used_at = now
-        if not day.tried.is_set() or (day.error is None and now >= day.fresh_until):
-            day.tried.clear()
+        if day.awaits_look(now):
             self._refresher.first_look(day)
             if not day.starts_at <= now < day.ends_at:  # the look found another time zone or scope
                 day = self._today(scope, now)

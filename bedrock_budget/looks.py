@@ -63,8 +63,8 @@ class Observer:
             secs = scope.due_at - self._clock.monotonic() + (scope.interval_secs or 0.0) + OVERDUE_SECS
             scope.fresh_until = min(self._clock.now() + timedelta(seconds=secs), scope.ends_at)
         finally:
+            scope.tried.set()  # first: who finds nothing asked for asks again
             scope.asked = False
-            scope.tried.set()
 
     def _look(self, scope: ScopeDay) -> None:
         now = self._clock.now()

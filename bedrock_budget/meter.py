@@ -63,7 +63,7 @@ class Meter:
         self._written = threading.Condition(self.lock)
         # One account a key for as long as a scope, a call or unwritten usage holds it.
         self._accounts: weakref.WeakValueDictionary[UsageKey, Account] = weakref.WeakValueDictionary()
-        self._dirty: dict[UsageKey, Account] = {}
+        self._dirty: dict[Account, None] = {}  # in the order in which they will be written
         self.deferred: deque[Callable[[], None]] = deque()
         self._open_streams: weakref.WeakSet[Abandonable] = weakref.WeakSet()
         self.writer_id = new_writer_id()
@@ -99,7 +99,7 @@ class Meter:
         """Meter one settled call. Never raises for the store's sake; what it cannot write stays and is repeated."""
         with self.lock:
             account.add(usage, cost_pico_usd)
-            self._dirty[account.key] = account
+            self._dirty[account] = None
         if self._direct:
             self._write_now(account)
         elif self._thread is None:
@@ -149,13 +149,13 @@ class Meter:
         self.run_deferred()
         deadline = None if timeout is None else monotonic() + timeout
         with self.lock:
-            targets = {account: account.added for account in self._dirty.values()}
+            targets = {account: account.added for account in self._dirty}
             left_over = list(targets)
         pause = 0.05
         while True:
             self._write(left_over, deadline)
             with self.lock:
-                left_over = [each for each in self._dirty.values() if each.written < targets.get(each, 0)]
+                left_over = [each for each in self._dirty if each.written < targets.get(each, 0)]
                 if not left_over:
                     return True
                 left = None if deadline is None else deadline - monotonic()
@@ -172,7 +172,7 @@ class Meter:
         done = self.flush(timeout)
         if not done:
             with self.lock:
-                left = sum(account.unwritten_cost for account in self._dirty.values())
+                left = sum(account.unwritten_cost for account in self._dirty)
                 keys = len(self._dirty)
             log.error(
                 "usage of %s for %d (scope, label, day) could not be written in %g s: %s",
@@ -244,7 +244,7 @@ class Meter:
 
     def _write_dirty(self) -> None:
         with self.lock:
-            accounts = list(self._dirty.values())
+            accounts = list(self._dirty)
         error = self._write(accounts)
         if error is not None:
             raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
@@ -305,7 +305,7 @@ class Meter:
                 account.acknowledge(at_epoch, self._order)
                 self.error = None
                 if account.written == account.added:
-                    self._dirty.pop(account.key, None)
+                    self._dirty.pop(account, None)
         except SequenceConflict as exc:
             with self.lock:
                 refused = account.in_flight
@@ -319,7 +319,7 @@ class Meter:
             with self.lock:
                 self.error = exc
                 # To the end: others go first next time, should the store refuse this one item alone.
-                self._dirty[account.key] = self._dirty.pop(account.key, account)
+                self._dirty[account] = self._dirty.pop(account, None)
             raise
         finally:
             if sending:

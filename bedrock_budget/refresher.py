@@ -46,7 +46,10 @@ class Refresher:
         with self._changed:
             in_hand = not self._closed
             if in_hand and not scope.asked:
+                if not scope.awaits_look(self._clock.now()):
+                    return  # the look that others asked for has just been made
                 scope.asked = True
+                scope.tried.clear()
                 heapq.heappush(self._heap, (float("-inf"), self._new_ticket(scope), scope))
                 in_hand = self._get_help()
         if not in_hand:

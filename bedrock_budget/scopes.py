@@ -182,6 +182,10 @@ class ScopeDay:
         """Whether the last look failed."""
         return self.error is not None
 
+    def awaits_look(self, now: datetime) -> bool:
+        """Whether a call has to wait: no look has been tried, or the last was too long ago (the process was frozen)."""
+        return not self.tried.is_set() or (self.error is None and now >= self.fresh_until)
+
     def succeeded(self) -> None:
         """A look has succeeded: blind spending starts from here."""
         self.error = None

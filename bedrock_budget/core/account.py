@@ -111,7 +111,8 @@ class Account:
         self.unsent_cost += cost_pico_usd
         self._own += cost_pico_usd
         spend = self._base + self._own
-        self.spend = max(self.spend, spend)
+        if spend > self.spend:  # noqa: PLR1730 - a call of max() costs more, and this runs in every call
+            self.spend = spend
         self._requests += requests
         tokens = self._tokens
         tokens[0] += usage[0]

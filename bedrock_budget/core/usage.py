@@ -19,6 +19,10 @@ CACHE_WRITE_HEADER = "x-amzn-bedrock-cache-write-input-token-count"
 INVOCATION_METRICS = "amazon-bedrock-invocationMetrics"
 
 
+#: Longer numbers in headers are nonsense.
+MOST_DIGITS = 30
+
+
 class Usage(NamedTuple):
     """Tokens of one call (or a sum of calls), by kind. Input excludes cached tokens."""
 
@@ -119,6 +123,18 @@ def counts_from_headers(headers: Mapping[str, str]) -> Counts:
         _count(headers.get(CACHE_READ_HEADER)),
         _count(headers.get(CACHE_WRITE_HEADER)),
     )
+
+
+def usage_from_headers(headers: Mapping[str, str]) -> Usage | None:
+    """The usage of an ``invoke_model`` response whose headers say it all; None if the body has to be read: an output
+    count is missing, or tokens were written to a cache, for how long only the body says."""
+    tokens, answer = headers.get(INPUT_HEADER, ""), headers.get(OUTPUT_HEADER, "")
+    read = headers.get(CACHE_READ_HEADER, "0")
+    if headers.get(CACHE_WRITE_HEADER, "0") != "0" or not (tokens.isdecimal() and answer.isdecimal()):
+        return None
+    if not read.isdecimal() or len(tokens) + len(answer) + len(read) > MOST_DIGITS:
+        return None
+    return Usage(int(tokens), int(answer), int(read))
 
 
 def counts_from_metrics(metrics: object) -> Counts:
