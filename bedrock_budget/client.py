@@ -16,6 +16,7 @@ from .core.usage import from_token_usage
 from .invoke import body_bytes, check_body, is_portable, settle_response
 from .keeper import Keeper
 from .known_scopes import Scope
+from .meter import CLOSE_SECS
 from .outcomes import was_sent
 from .record import Decision, LabelStatus
 from .stores import Store, default_store_url, open_store
@@ -54,7 +55,8 @@ class PriceKeeperClient:
     any kind), or ``"track"``: meter tokens at cost 0, marked ``estimated``.
     ``on_store_error``: USD micros that may be spent in a scope while the store is away (default 1,000,000),
     ``"open"`` or ``"closed"``.
-    ``drain_abandoned``: reserved for reading abandoned streams to their end; they are settled by an estimate now.
+    ``drain_abandoned``: read a stream that is closed early or dropped to its end in the background, to learn what it
+    cost (default True; at most 8 at a time for 30 s each); False: settle it by an estimate from what was seen.
     ``clock``: an object with ``now()`` -> aware datetime and ``monotonic()`` -> seconds.
     ``enforcement``, ``journal``, ``max_cost_usd_micros``: other values than the defaults are not available yet.
 
@@ -113,6 +115,7 @@ class PriceKeeperClient:
             clock or SystemClock(),
             keywords={key: value for key, value in keywords.items() if value is not None},
             region=client.meta.region_name,
+            drain_abandoned=drain_abandoned,
             sync=metering == "sync" or "AWS_LAMBDA_RUNTIME_API" in os.environ,
         )
         self._scope = self._keeper.scopes.enter(org_id, app_id)
@@ -136,7 +139,7 @@ class PriceKeeperClient:
         """As the wrapped client's ``converse_stream``; ``modelId`` may be left out or be a label."""
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), "ConverseStream", kwargs)
         response = self._send(self._client.converse_stream, args, kwargs, call)
-        response["stream"] = ConverseEvents(response["stream"], call)
+        response["stream"] = ConverseEvents(response["stream"], call, self._keeper.drainer)
         response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
@@ -154,7 +157,7 @@ class PriceKeeperClient:
         call, arguments = self._admit_body(kwargs, "InvokeModelWithResponseStream")
         response = self._send(self._client.invoke_model_with_response_stream, args, arguments, call)
         call.keep_body()
-        response["body"] = InvokeEvents(response["body"], call)
+        response["body"] = InvokeEvents(response["body"], call, self._keeper.drainer)
         response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
@@ -216,13 +219,14 @@ class PriceKeeperClient:
         return view
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Write all usage metered so far. False if the store did not take it in ``timeout`` seconds (None: wait)."""
+        """Write all usage metered so far, that of streams being drained included. False if it could not be done in
+        ``timeout`` seconds (None: wait as long as it takes)."""
         return self._keeper.flush(timeout)
 
     def close(self) -> None:
         """Flush and stop the meter; on a view only flush. The wrapped client stays open."""
         if self._is_view:
-            self._keeper.meter.flush(timeout=10)
+            self._keeper.flush(CLOSE_SECS)
         else:
             self._keeper.close()
 

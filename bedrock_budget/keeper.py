@@ -7,6 +7,7 @@ then the `Call` settles (usage -> cost -> account -> record). With warm caches n
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from time import monotonic  # waiting is in real time, whatever the clock of the org days says
 from typing import Any, cast
 
 from botocore.exceptions import ParamValidationError
@@ -23,9 +24,11 @@ from .core.keys import UsageKey
 from .core.money import micros_half_up, usd_text
 from .core.pricing import Price
 from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
+from .draining import Drainer
 from .errors import BudgetExhausted
+from .explanation import explain, percent
 from .known_scopes import KnownScopes, Scope
-from .meter import Meter
+from .meter import CLOSE_SECS, Meter
 from .record import Decision, LabelStatus, record_of, usage_of
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Store
@@ -45,9 +48,11 @@ class Keeper:
         keywords: Mapping[str, Any],
         region: str | None,
         sync: bool = False,
+        drain_abandoned: bool = True,
     ) -> None:
         self.store = store
         self.clock = clock
+        self.drainer = Drainer() if drain_abandoned else None
         self.meter = Meter(store, clock, sync=sync)
         self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region)
         self._region = region
@@ -280,10 +285,18 @@ class Keeper:
     # -- the end
 
     def flush(self, timeout: float | None = None) -> bool:
-        return self.meter.flush(timeout)
+        """Write all usage metered so far, that of streams being drained included. False if that takes longer."""
+        deadline = None if timeout is None else monotonic() + timeout
+        self.meter.run_deferred()
+        drained = self.drainer is None or self.drainer.wait(timeout)
+        return self.meter.flush(None if deadline is None else max(deadline - monotonic(), 0.0)) and drained
 
     def close(self) -> None:
+        """As `flush`, within `CLOSE_SECS`; then no more looks, and usage that comes later is written at once."""
         self.scopes.close()
+        self.meter.run_deferred()
+        if self.drainer is not None:
+            self.drainer.wait(CLOSE_SECS)
         self.meter.close()
 
     def at_exit(self, timeout: float) -> None:
@@ -294,46 +307,10 @@ class Keeper:
 
     def after_fork_in_child(self) -> None:
         self._prices_lock = threading.Lock()
+        if self.drainer is not None:
+            self.drainer.after_fork_in_child()
         self.scopes.after_fork_in_child()
         self.meter.after_fork_in_child()
-
-
-def percent(spend: int, quota: int | None) -> float | None:
-    """Spend as percent of a quota, to two decimals; None if it is unlimited. Above a quota of 0 everything is 100 %."""
-    if quota is None:
-        return None
-    return round(spend * 100 / quota, 2) if quota else 100.0
-
-
-_BECAUSE: dict[str, str] = {
-    "requested": "the call asked for it and its quota is not used up",
-    "default": "it is the head of the ordering and its quota is not used up",
-    "quota": "the labels before it have used up their quotas",
-    "sticky": "the scope has already fallen back to it today",
-    "override": "an operator pinned it",
-    "exhausted": 'all quotas are used up and on_exhausted is "last"',
-    "unlabelled": 'the model is outside the configuration and on_unknown_model is "pass"',
-}
-
-
-def explain(call: Call, snapshot: Snapshot) -> str:
-    """Why a call goes where it goes, for people."""
-    record = call.record
-    lines = [f"{record['label']} ({record['model_id']}): {_BECAUSE[record['reason']]}."]
-    if record["reason"] == "override" and snapshot.override:
-        lines.append(f"Override by {snapshot.override.created_by}: {snapshot.override.reason}.")
-    for route in snapshot.chain:
-        quota = route.quota_pico_usd
-        spent = usd_text(route.account.spend)
-        limit = "unlimited" if quota is None else f"of {usd_text(quota)} ({percent(route.account.spend, quota)} %)"
-        lines.append(f"  {route.label}: {spent} {limit}")
-    if snapshot.sticky:
-        lines.append(f"Sticky on {snapshot.chain[snapshot.sticky].label} until the day ends.")
-    zone = snapshot.budget.timezone_name
-    lines.append(f"Scope {snapshot.budget.scope}, org day {record['org_day']} ({zone}), {record['mode']} mode.")
-    if record["degraded"]:
-        lines.append("Degraded: the store could not be read or written lately, so these figures may be old.")
-    return "\n".join(lines)
 
 
 def _fits(first: Route) -> Fits:

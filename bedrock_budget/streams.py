@@ -1,12 +1,14 @@
 """Event streams that hand every event on unchanged and unbuffered, and settle their call once.
 
-A call settles on the stream's usage event, just before that event is handed over; else at the stream's end, error or
-`close`, or when the stream is garbage-collected or the process ends. Breaking off the iteration alone settles
-nothing: the caller may go on with a second loop, as with botocore's own `EventStream`. An open stream belongs to the
-process that opened it.
+A call settles on the stream's usage event, just before that event is handed over; else at the stream's end or error.
+A stream that the caller gives up, by `close` or by dropping it, is drained in the background to learn what it cost,
+else settled by an estimate from what was seen; so is one that is open when the process ends. Breaking off the
+iteration alone settles nothing: the caller may go on with a second loop, as with botocore's own `EventStream`. An open
+stream belongs to the process that opened it.
 """
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -15,6 +17,9 @@ from typing import Any, cast
 from .call import Call
 from .core.estimates import text_bytes
 from .core.usage import INVOCATION_METRICS, NOTHING, counts_from_body, counts_from_metrics, from_token_usage
+from .draining import Drainer
+
+log = logging.getLogger("bedrock_budget")
 
 _METRICS_MARK = INVOCATION_METRICS.encode()
 _FOLD_EVENTS = 4_096
@@ -23,31 +28,49 @@ _FOLD_EVENTS = 4_096
 class MeteredStream:
     """What the two kinds of stream share. Everything else of botocore's ``EventStream`` is reached through it."""
 
-    def __init__(self, stream: Any, call: Call) -> None:
+    def __init__(self, stream: Any, call: Call, drainer: Drainer | None) -> None:
         self._stream = stream
         self._call = call
+        self._drainer = drainer
+        self._given_up = False
         self._once = threading.Lock()  # taken by who settles, and never given back
         self._pid = os.getpid()
         call.meter.opened(self)
 
     def __iter__(self) -> Iterator[Any]:
+        return iter(()) if self._given_up else self._events()
+
+    def _events(self) -> Iterator[Any]:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the underlying stream."""
+        """Give the stream up. Nothing more is handed over; what it cost is learnt in the background."""
+        if not self._given_up:
+            self._given_up = True
+            settled = self._once.locked() or self._pid != os.getpid()
+            if settled or self._drainer is None or not self._drainer.take(self):
+                self.close_now()
+
+    def close_now(self) -> None:
+        """Close the underlying stream; settle by what was seen, unless the call has settled."""
+        self._given_up = True
         try:
             self._stream.close()
         finally:
             self.abandon()
 
-    def _forgotten(self) -> None:
+    def drain(self) -> None:
+        """Read a given-up stream to its end, and close it."""
         try:
-            self._stream.close()
+            for _ in self._events():
+                pass
+        except Exception as exc:  # it broke off, and has settled by what was seen
+            log.info("a stream that was given up could not be read to its end: %s", exc)
         finally:
-            self._settle_unfinished()
+            self.close_now()
 
     def _broke(self, exc: BaseException) -> None:
-        self.close()  # botocore would keep the connection
+        self.close_now()  # botocore would keep the connection
         self._call.mark(exc)
 
     def abandon(self) -> None:
@@ -58,8 +81,8 @@ class MeteredStream:
     def __del__(self) -> None:
         # A finalizer may run at any point, even inside the meter's own lock: it only leaves a note.
         once = self.__dict__.get("_once")
-        if once is not None and self._pid == os.getpid() and once.acquire(blocking=False):
-            self._call.meter.defer(self._forgotten)
+        if once is not None and self._pid == os.getpid() and not once.locked():
+            self._call.meter.defer(self.close)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_stream" not in self.__dict__:
@@ -77,12 +100,12 @@ class MeteredStream:
 class ConverseEvents(MeteredStream):
     """The ``stream`` of ``converse_stream``: usage is in the ``metadata`` event."""
 
-    def __init__(self, stream: Any, call: Call) -> None:
-        super().__init__(stream, call)
+    def __init__(self, stream: Any, call: Call, drainer: Drainer | None) -> None:
+        super().__init__(stream, call, drainer)
         self._answer_bytes = 0
         self._deltas: list[Any] = []  # not measured yet: it takes several microseconds each
 
-    def __iter__(self) -> Iterator[Any]:
+    def _events(self) -> Iterator[Any]:
         deltas = self._deltas
         try:
             for event in self._stream:
@@ -123,13 +146,13 @@ class InvokeEvents(MeteredStream):
     Only that chunk is parsed on the way; the others are kept as they are, in case it never comes.
     """
 
-    def __init__(self, stream: Any, call: Call) -> None:
-        super().__init__(stream, call)
+    def __init__(self, stream: Any, call: Call, drainer: Drainer | None) -> None:
+        super().__init__(stream, call, drainer)
         self._chunks: list[bytes] = []
         self._seen = NOTHING
         self._answer_bytes = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def _events(self) -> Iterator[Any]:
         chunks = self._chunks
         try:
             for event in self._stream:

@@ -78,6 +78,7 @@ def metered(server: LocalBedrock, **keywords: Any) -> PriceKeeperClient:
         "config": budget(),
         "store": "memory://",
         "clock": ManualClock(),
+        "drain_abandoned": False,  # test_draining.py has it on
     }
     client = keywords.pop("client", None) or server.client(config=ONE_ATTEMPT)
     return PriceKeeperClient(client, **{**defaults, **keywords})

@@ -10,7 +10,7 @@ from bedrock_budget.core.errors import BodyNotPortable, StoreError, UnknownModel
 from bedrock_budget.core.money import PICO_PER_MICRO
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.errors import BudgetExhausted
-from bedrock_budget.keeper import percent
+from bedrock_budget.explanation import percent
 from bedrock_budget.stores import Override
 from bedrock_budget.testing import ManualClock
 

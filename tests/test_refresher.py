@@ -35,11 +35,12 @@ class Looks:
         if gate is not None:
             gate.wait(30)
         scope.due_at = self.clock.monotonic() + self.every
-        scope.asked = False
+        scope.fresh_until = scope.ends_at
         with self._lock:
             self.under_way -= 1
             self.made.append(scope)
         scope.tried.set()
+        scope.asked = False
 
 
 @pytest.fixture
@@ -153,7 +154,9 @@ def test_a_new_look_takes_the_place_of_the_one_that_was_to_come(
     scope = new_scope()
     refresher.first_look(scope)
     clock.advance(5)
-    scope.tried.clear()
+    refresher.first_look(scope)
+    assert len(looks.made) == 1  # it is fresh
+    scope.fresh_until = clock.now()
     refresher.first_look(scope)
     clock.advance(5)
     assert not threading.Event().wait(0.02)

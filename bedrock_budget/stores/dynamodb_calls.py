@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from ..core.errors import ConfigError, StoreError
 from .dynamodb_capacity import Consumed
 from .dynamodb_errors import error_code, store_error
-from .processes import PerProcess
+from .processes import WHOLE, PerProcess
 from .tables import Table, prefix_problem
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.client: BaseClient | None = None
+        self.used = False
 
 
 class DynamoDBCalls:
@@ -102,8 +103,7 @@ class DynamoDBCalls:
         client: BaseClient | None = None
         try:
             client = self._client()
-            request = getattr(client, xform_name(operation))
-            response: Mapping[str, Any] = request(ReturnConsumedCapacity="INDEXES", **parameters)
+            response = self._ask(client, operation, parameters)
         except Exception as exc:  # whatever it is, it is not an answer
             if error_code(exc) == "ConditionalCheckFailedException":
                 self.consumed.add_refused()
@@ -121,6 +121,18 @@ class DynamoDBCalls:
                 f"DynamoDB {operation} on {names} in {self._place(client)}: truncated answer, outcome unknown ({exc!r})"
             ) from exc
         return response
+
+    def _ask(self, client: "BaseClient", operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        request = getattr(client, xform_name(operation))
+        slot = self._slots.get()
+        if slot.used:
+            response: Mapping[str, Any] = request(ReturnConsumedCapacity="INDEXES", **parameters)
+            return response
+        with WHOLE:  # the first request imports more
+            try:
+                return cast("Mapping[str, Any]", request(ReturnConsumedCapacity="INDEXES", **parameters))
+            finally:
+                slot.used = True
 
     def batch_get(self, keys: Mapping[Table, Sequence[Item]], *, consistent: bool) -> Iterator[tuple[Table, Item]]:
         """The items of these keys (no key twice) that exist, in no order."""
@@ -182,7 +194,7 @@ class DynamoDBCalls:
     def _client(self) -> "BaseClient":
         slot = self._slots.get()
         if slot.client is None:
-            with slot.lock:
+            with WHOLE, slot.lock:
                 if slot.client is None:
                     slot.client = self._make_client()
         return slot.client

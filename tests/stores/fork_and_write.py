@@ -1,5 +1,6 @@
 """A program that forks while its threads write to a store, given by its URL. Fails if anything is lost or hangs."""
 
+import faulthandler
 import itertools
 import os
 import signal
@@ -54,6 +55,7 @@ def _fork_and_write(store: Store, key: UsageKey) -> int:
         return child
     status = 1
     try:
+        faulthandler.dump_traceback_later(20)
         signal.alarm(30)  # a deadlock ends here
         writer = new_writer()
         for sequence in range(1, EACH + 1):
