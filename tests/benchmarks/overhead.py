@@ -23,7 +23,7 @@ from bedrock_budget import PriceKeeperClient
 
 MESSAGES = [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]
 NOVA_BODY = b'{"messages": [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]}'
-EVENTS = 200
+FEW_EVENTS, MANY_EVENTS = 20, 220
 CONFIG: dict[str, Any] = {
     "model_labels": {
         "premium": {"id": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"},
@@ -85,34 +85,44 @@ def paired(plain: Callable[[], object], other: Callable[[], object], calls: int,
 
 
 def operations(client: Any, model: dict[str, str]) -> dict[str, Callable[[], object]]:
-    def stream() -> None:
+    def converse() -> None:
+        client.converse(messages=MESSAGES, **model)
+
+    def invoke_model() -> None:
+        client.invoke_model(body=NOVA_BODY, **model)["body"].read()
+
+    def converse_stream() -> None:
         for _ in client.converse_stream(messages=MESSAGES, **model)["stream"]:
             pass
 
-    return {
-        "converse": lambda: client.converse(messages=MESSAGES, **model),
-        "invoke_model": lambda: client.invoke_model(body=NOVA_BODY, **model)["body"].read(),
-        f"converse_stream of {EVENTS} events": stream,
-    }
+    return {"converse": converse, "invoke_model": invoke_model, "converse_stream": converse_stream}
 
 
 def calls_overhead(calls: int) -> None:
-    print(f"{'operation':34} {'plain boto3':>12} {'added':>10} {'ratio':>7}")
+    print(f"{'CPU of a call':34} {'plain boto3':>12} {'added':>10} {'ratio':>7}")
     with local_bedrock() as url:
-        _set(url, stream_events=EVENTS)
         client = client_of(url)
         with PriceKeeperClient(client, org_id="acme", app_id="bench", config=CONFIG, store="memory://") as bedrock:
             plain = operations(client, {"modelId": MODEL})
             wrapped = operations(bedrock, {})
-            for name, run in plain.items():
-                many = calls if "stream" not in name else calls // 10
-                block = 50 if "stream" not in name else 10
-                base, added = paired(run, wrapped[name], many, block)
-                noise = paired(run, run, many, block)[1]
-                print(f"{name:34} {base * 1e6:9.1f} µs {added * 1e6:+7.1f} µs {1 + added / base:7.3f}")
-                print(f"{'  null (plain against itself)':34} {'':12} {noise * 1e6:+7.1f} µs")
-                if "stream" in name:
-                    print(f"{'  a stream event':34} {'':12} {added / EVENTS * 1e6:+7.3f} µs")
+            for name in ("converse", "invoke_model"):
+                show(name, plain[name], wrapped[name], calls, 50)
+            added = {}
+            for events in FEW_EVENTS, MANY_EVENTS:
+                _set(url, stream_events=events)
+                name = f"converse_stream of {events} deltas"
+                added[events] = show(name, plain["converse_stream"], wrapped["converse_stream"], calls // 5, 10)
+    an_event = (added[MANY_EVENTS] - added[FEW_EVENTS]) / (MANY_EVENTS - FEW_EVENTS)
+    print(f"{'a stream event (their difference)':34} {'':12} {an_event * 1e6:+7.3f} µs")
+
+
+def show(name: str, plain: Callable[[], object], wrapped: Callable[[], object], calls: int, block: int) -> float:
+    """Print and return the seconds added to a call."""
+    base, added = paired(plain, wrapped, calls, block)
+    noise = paired(plain, plain, calls, block)[1]
+    print(f"{name:34} {base * 1e6:9.1f} µs {added * 1e6:+7.1f} µs {1 + added / base:7.3f}")
+    print(f"{'  null (plain against itself)':34} {'':12} {noise * 1e6:+7.1f} µs")
+    return added
 
 
 def _set(url: str, **settings: object) -> None:
