@@ -10,9 +10,10 @@ from .core.account import Account
 from .core.estimates import estimate
 from .core.money import micros_half_up
 from .core.pricing import Price, cost_pico_usd
+from .core.selection import Mode, Reason
 from .core.usage import NOTHING, Counts, Usage
 from .meter import Meter
-from .record import Record, usage_of
+from .record import Record
 from .scopes import Route
 
 NO_USAGE = Usage()
@@ -33,21 +34,33 @@ class Call:
         account: Account,
         route: Route | None,
         price: Price | None,
-        record: Record,
         request: Mapping[str, Any],
+        label: str | None,
+        model_id: str | None,
+        label_asked: str,
+        reason: Reason,
+        mode: Mode,
+        org_day: str,
+        degraded: bool,
     ) -> None:
         self.meter = meter
         self.account = account
         self.route = route
         self.price = price
-        self.record = record
         self.request = request
-
-    @property
-    def model_id(self) -> str:
-        """The model the call goes to."""
-        model_id: str = self.record["model_id"]
-        return model_id
+        self.record: Record = {
+            "label": label,
+            "model_id": model_id,
+            "label_asked": label_asked,
+            "reason": reason,
+            "mode": mode,
+            "org_day": org_day,
+            "usage": None,
+            "cost_pico_usd": None,
+            "cost_usd_micros": None,
+            "estimated": False,
+            "degraded": degraded,
+        }
 
     def settle(self, usage: Usage, estimated: bool = False) -> Record:
         """Meter what the call used; the record is complete afterwards."""
@@ -58,7 +71,13 @@ class Call:
         else:
             cost = cost_pico_usd(usage, price)
         record = self.record
-        record["usage"] = usage_of(usage)
+        record["usage"] = {
+            "input_tokens": usage[0],
+            "output_tokens": usage[1],
+            "cache_read_tokens": usage[2],
+            "cache_write_5m_tokens": usage[3],
+            "cache_write_1h_tokens": usage[4],
+        }
         record["cost_pico_usd"] = cost
         record["cost_usd_micros"] = micros_half_up(cost)
         record["estimated"] = estimated
@@ -80,7 +99,7 @@ class Call:
     def refused(self) -> Record:
         """The service refused the call before inference, or it was never sent: it cost nothing."""
         record = self.record
-        record["usage"] = usage_of(NO_USAGE)
+        record["usage"] = NO_USAGE._asdict()
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
         return record
 

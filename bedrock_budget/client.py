@@ -186,7 +186,7 @@ class PriceKeeperClient:
     ) -> dict[str, Any]:
         """Send an admitted call. A failure settles it by its outcome, and names the labels."""
         try:
-            return operation(*args, **{**kwargs, "modelId": call.model_id})
+            return operation(*args, **{**kwargs, "modelId": call.record["model_id"]})
         except BaseException as exc:
             if was_sent(exc):
                 call.settle_unknown()

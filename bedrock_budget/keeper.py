@@ -14,7 +14,7 @@ from botocore.exceptions import ParamValidationError
 from cachetools import LRUCache
 
 from . import lifecycle
-from .call import NO_USAGE, Call
+from .call import Call
 from .clock import Clock
 from .core.account import Amounts
 from .core.budget import AUTO, UNLABELLED, ScopeBudget
@@ -29,7 +29,7 @@ from .errors import BudgetExhausted
 from .explanation import explain, percent
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
-from .record import Decision, LabelStatus, record_of, usage_of
+from .record import Decision, LabelStatus
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Store
 
@@ -116,8 +116,20 @@ class Keeper:
             price = self._price_anyway(snapshot.budget, route.label, route.model_id)
         account = route.account
         mode: Mode = "tight" if account.spend >= route.tight_at else "normal"
-        record = record_of(route.label, route.model_id, first.label, outcome.reason, mode, day.day.name, degraded)
-        return Call(meter, account, route, price, record, request)
+        return Call(
+            meter,
+            account,
+            route,
+            price,
+            request,
+            route.label,
+            route.model_id,
+            first.label,
+            outcome.reason,
+            mode,
+            day.day.name,
+            degraded,
+        )
 
     def _ready(self, scope: Scope, now: datetime) -> ScopeDay:
         if not self._registered:
@@ -151,8 +163,10 @@ class Keeper:
         if price is None:
             price = self._price_anyway(budget, UNLABELLED, model_id)
         account = self.meter.account(UsageKey(budget.scope, UNLABELLED, day.day.name), budget.shard_count)
-        record = record_of(UNLABELLED, model_id, UNLABELLED, "unlabelled", "normal", day.day.name, degraded)
-        return Call(self.meter, account, None, price, record, request)
+        asked_and_served = (UNLABELLED, model_id, UNLABELLED)
+        return Call(
+            self.meter, account, None, price, request, *asked_and_served, "unlabelled", "normal", day.day.name, degraded
+        )
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
@@ -189,15 +203,14 @@ class Keeper:
             for route in (chain[first.position or 0 :] if len(chain) > 1 else chain)
         )
         retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
-        record = record_of(None, None, first.label, "exhausted", "tight", day.day.name, degraded)
-        record["usage"] = usage_of(NO_USAGE)
-        record["cost_pico_usd"] = record["cost_usd_micros"] = 0
+        nowhere = (None, None, first.label)
+        call = Call(self.meter, first.account, None, None, {}, *nowhere, "exhausted", "tight", day.day.name, degraded)
         return BudgetExhausted(
             f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
             f"{retry_at.isoformat()}",
             operation,
             retry_at,
-            record,
+            call.refused(),
         )
 
     # -- asking

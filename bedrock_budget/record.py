@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .core.selection import Mode, Reason
-from .core.usage import Usage
 
 Record = dict[str, Any]
 
@@ -50,39 +49,3 @@ class LabelStatus:
     requests: int
     in_force: bool
     mode: Mode
-
-
-def record_of(
-    label: str | None,
-    model_id: str | None,
-    label_asked: str,
-    reason: Reason,
-    mode: Mode,
-    org_day: str,
-    degraded: bool,
-) -> Record:
-    """The record of a call that has not settled."""
-    return {
-        "label": label,
-        "model_id": model_id,
-        "label_asked": label_asked,
-        "reason": reason,
-        "mode": mode,
-        "org_day": org_day,
-        "usage": None,
-        "cost_pico_usd": None,
-        "cost_usd_micros": None,
-        "estimated": False,
-        "degraded": degraded,
-    }
-
-
-def usage_of(usage: Usage) -> dict[str, int]:
-    """Usage as it stands in a record."""
-    return {
-        "input_tokens": usage[0],
-        "output_tokens": usage[1],
-        "cache_read_tokens": usage[2],
-        "cache_write_5m_tokens": usage[3],
-        "cache_write_1h_tokens": usage[4],
-    }

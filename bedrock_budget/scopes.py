@@ -57,11 +57,6 @@ class Route:
         self.tight_at = inf if quota is None else -(-quota * tight_pct // 100)
         self.hurry_at = inf if quota is None else quota // 100
 
-    @property
-    def spend(self) -> int:
-        """Effective spend."""
-        return self.account.spend
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -41,7 +41,7 @@ def pin(store: UnreliableStore, label: str) -> None:
 
 def test_a_record_is_empty_until_its_call_settles_and_complete_afterwards(process: ByHand) -> None:
     call = process.admit()
-    assert call.model_id == "model.premium"
+    assert call.record["model_id"] == "model.premium"
     assert call.record == {
         "label": "premium",
         "model_id": "model.premium",
@@ -228,7 +228,11 @@ def test_a_body_that_fits_one_family_goes_to_no_other(store: UnreliableStore, cl
 def test_an_override_may_come_from_outside_the_ordering(process: ByHand, store: UnreliableStore) -> None:
     pin(store, "embed")
     call = process.admit()
-    assert (call.record["label"], call.record["reason"], call.model_id) == ("embed", "override", "model.embed")
+    assert (call.record["label"], call.record["reason"], call.record["model_id"]) == (
+        "embed",
+        "override",
+        "model.embed",
+    )
     decision = process.keeper.decide(process.scope, None)
     assert decision.label == "embed"
     assert decision.quota_usd_micros is None

@@ -374,7 +374,7 @@ def test_a_clock_set_back_within_the_day_changes_nothing(process: ByHand, clock:
     process.spend(400)
     clock.set(clock.now() - timedelta(hours=5))
     process.spend(400)
-    assert process.day.snapshot.chain[0].spend == 800 * 10**6
+    assert process.day.snapshot.chain[0].account.spend == 800 * 10**6
     process.look_when_due()
     assert process.goes_to() == ("premium", "default")
 
@@ -607,7 +607,7 @@ def test_a_forked_child_knows_none_of_its_parents_days(process: ByHand, store: U
     process.keeper.scopes._refresher._get_help = lambda: False  # type: ignore[method-assign]
     assert process.goes_to() == ("premium", "default")
     assert process.day is not before
-    assert process.day.snapshot.chain[0].spend == 0  # its parent writes those
+    assert process.day.snapshot.chain[0].account.spend == 0  # its parent writes those
 
 
 def test_a_client_that_was_dropped_is_looked_after_no_more(

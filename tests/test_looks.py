@@ -110,7 +110,7 @@ def test_a_look_is_never_later_than_half_the_time_in_which_the_fleet_burns_what_
         clock.advance(secs)
         others.spend(round(rate * secs))
         process.look()
-    settled = process.day.snapshot.chain[0].spend
+    settled = process.day.snapshot.chain[0].account.spend
     left_secs = (1000 * PICO_PER_MICRO - settled) / (rate * PICO_PER_MICRO)
     interval = process.day.interval_secs
     assert interval is not None
@@ -240,7 +240,7 @@ def test_below_60_percent_the_daily_total_is_enough_above_it_the_shards_are_summ
         names(store)
         process.look_at_spend()
         assert expected in names(store)
-    assert process.day.snapshot.chain[0].spend == 600 * PICO_PER_MICRO
+    assert process.day.snapshot.chain[0].account.spend == 600 * PICO_PER_MICRO
 
 
 def test_a_daily_total_that_is_missing_or_older_than_three_intervals_is_not_trusted(
@@ -274,7 +274,7 @@ def test_own_usage_that_a_total_may_lack_still_counts(
         store.inner.write_total(usage_key(label), DailyTotal(amounts, int(now_epoch(process))))
     process.look()
     assert before.cost_pico_usd == 10 * PICO_PER_MICRO
-    assert process.day.snapshot.chain[0].spend == 10 * PICO_PER_MICRO
+    assert process.day.snapshot.chain[0].account.spend == 10 * PICO_PER_MICRO
 
 
 def test_labels_without_a_quota_are_never_worth_a_sum_of_shards(
@@ -288,7 +288,7 @@ def test_labels_without_a_quota_are_never_worth_a_sum_of_shards(
     assert names(store) == ["read_controls", "read_totals"]
     write_totals(store, now_epoch(process))
     process.look_when_due()
-    assert process.day.snapshot.chain[0].spend == 7 * PICO_PER_MICRO
+    assert process.day.snapshot.chain[0].account.spend == 7 * PICO_PER_MICRO
 
 
 def test_labels_that_no_call_can_go_to_any_more_are_not_read(
@@ -593,12 +593,12 @@ def test_two_processes_see_each_others_spend_and_never_think_they_spent_less(
         spender.look_at_spend()
         truth = stored(store, usage_key()).cost_pico_usd
         for process in (first, second):
-            assert process.day.snapshot.chain[0].spend >= truth
+            assert process.day.snapshot.chain[0].account.spend >= truth
     first.write()
     second.write()
     first.look_at_spend()
     second.look_at_spend()
-    assert first.day.snapshot.chain[0].spend == second.day.snapshot.chain[0].spend == 30 * 17 * PICO_PER_MICRO
+    assert first.day.snapshot.chain[0].account.spend == second.day.snapshot.chain[0].account.spend == 30 * 17 * PICO_PER_MICRO
 
 
 @pytest.mark.parametrize("cost", [1, 7, 300, 999, 1000, 5000])

@@ -21,8 +21,6 @@ from metered import (
 
 from bedrock_budget import BudgetExhausted, PriceKeeperClient, StoreError
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.record import record_of as new_record
-from bedrock_budget.record import usage_of
 from bedrock_budget.stores import MemoryStore, Override
 from bedrock_budget.testing import LocalBedrock, ManualClock
 
@@ -37,11 +35,14 @@ def call(bedrock: PriceKeeperClient, model_id: str | None = None) -> dict[str, A
     return record_of(bedrock.converse(modelId=model_id, messages=HELLO))
 
 
-def test_a_record_before_and_after() -> None:
-    record = new_record("a", "id", "b", "quota", "tight", "20260115", True)
+def test_usage_and_costs_are_none_until_it_is_settled(local_bedrock: LocalBedrock, bedrock: PriceKeeperClient) -> None:
+    local_bedrock.usage = Usage(1, 2, 3, 4, 5)
+    response = bedrock.converse_stream(messages=HELLO)
+    record = record_of(response)
     assert list(record) == RECORD_KEYS
     assert [key for key in record if record[key] is None] == ["usage", "cost_pico_usd", "cost_usd_micros"]
-    assert list(usage_of(Usage(1, 2, 3, 4, 5)).items()) == list(zip(USAGE_KEYS, range(1, 6), strict=True))
+    list(response["stream"])
+    assert list(record["usage"].items()) == list(zip(USAGE_KEYS, range(1, 6), strict=True))
 
 
 def test_it_is_complete_when_the_call_returns(local_bedrock: LocalBedrock, bedrock: PriceKeeperClient) -> None:

@@ -28,14 +28,21 @@ Reason = Literal["requested", "default", "quota", "sticky", "override", "exhaust
 Mode = Literal["normal", "tight"]
 
 
+class Spender(Protocol):
+    """What a label has spent today: effective spend in pico-USD."""
+
+    @property
+    def spend(self) -> int: ...
+
+
 class Candidate(Protocol):
-    """A label of a chain: its effective spend and its quota in pico-USD (None: unlimited)."""
+    """A label of a chain, what it has spent, and its quota in pico-USD (None: unlimited)."""
 
     @property
     def label(self) -> str: ...
 
     @property
-    def spend(self) -> int: ...
+    def account(self) -> Spender: ...
 
     @property
     def quota_pico_usd(self) -> int | None: ...
@@ -46,6 +53,10 @@ class Choice(NamedTuple):
 
     place: int
     reason: Reason
+
+
+#: The commonest choices, made once: the head of the ordering, whether the call named it or no label at all.
+HEAD = {False: Choice(0, "default"), True: Choice(0, "requested")}
 
 
 class Refusal(NamedTuple):
@@ -83,12 +94,12 @@ def select(
     for index in range(start, len(chain)):
         candidate = chain[index]
         quota = candidate.quota_pico_usd
-        if quota is not None and candidate.spend >= quota:
+        if quota is not None and candidate.account.spend >= quota:
             over = True
         elif fits is not None and not fits(candidate):
             skipped.append(index)
         elif index == asked:
-            return Choice(index, "requested" if explicit else "default")
+            return HEAD[explicit] if index == 0 else Choice(index, "requested" if explicit else "default")
         else:
             return Choice(index, "quota" if over else "sticky")
     if skipped:

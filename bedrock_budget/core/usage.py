@@ -93,7 +93,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 def from_token_usage(usage: object) -> Usage | None:
     """Usage of a Converse response's ``usage`` or a ConverseStream ``metadata.usage`` (``TokenUsage``)."""
-    source = _mapping(usage)
+    source = cast("dict[str, Any]", usage) if isinstance(usage, dict) else {}
     tokens: Any = source.get("inputTokens")
     answer: Any = source.get("outputTokens")
     read: Any = source.get("cacheReadInputTokens", 0)

@@ -16,6 +16,10 @@ class Label(NamedTuple):
     quota_pico_usd: int | None
     spend: int = 0
 
+    @property
+    def account(self) -> "Label":
+        return self
+
 
 PREMIUM = Label("premium", 100)
 STANDARD = Label("standard", 50)
