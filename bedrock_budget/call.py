@@ -8,11 +8,12 @@ from botocore.exceptions import ClientError
 
 from .core.account import Account
 from .core.estimates import estimate
-from .core.money import micros_half_up
+from .core.money import HALF_MICRO, PICO_PER_MICRO
 from .core.pricing import Price, cost_pico_usd
 from .core.selection import Mode, Reason
 from .core.usage import NOTHING, Counts, Usage
 from .meter import Meter
+from .outcomes import was_sent
 from .record import Record
 from .scopes import Route
 
@@ -79,7 +80,7 @@ class Call:
             "cache_write_1h_tokens": usage[4],
         }
         record["cost_pico_usd"] = cost
-        record["cost_usd_micros"] = micros_half_up(cost)
+        record["cost_usd_micros"] = (cost + HALF_MICRO) // PICO_PER_MICRO  # as `micros_half_up`
         record["estimated"] = estimated
         account = self.account
         self.meter.add(account, usage, cost)
@@ -102,6 +103,14 @@ class Call:
         record["usage"] = NO_USAGE._asdict()
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
         return record
+
+    def failed(self, exc: BaseException) -> None:
+        """The call raised: settle it by its outcome, and have the exception name its labels."""
+        if was_sent(exc):
+            self.settle_unknown()
+        else:
+            self.refused()
+        self.mark(exc)
 
     def keep_body(self) -> None:
         """Read a file-like body now: a stream settles later, when the caller may use the file for something else."""

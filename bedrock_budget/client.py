@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, Self, cast
 
 from .call import Call
@@ -17,7 +17,6 @@ from .invoke import body_bytes, check_body, is_portable, settle_response
 from .keeper import Keeper
 from .known_scopes import Scope
 from .meter import CLOSE_SECS
-from .outcomes import was_sent
 from .record import Decision, LabelStatus
 from .stores import Store, default_store_url, open_store
 from .streams import ConverseEvents, InvokeEvents
@@ -125,7 +124,12 @@ class PriceKeeperClient:
     def converse(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse``; ``modelId`` may be left out or be a label."""
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), "Converse", kwargs)
-        response = self._send(self._client.converse, args, kwargs, call)
+        kwargs["modelId"] = call.record["model_id"]
+        try:
+            response: dict[str, Any] = self._client.converse(*args, **kwargs)
+        except BaseException as exc:
+            call.failed(exc)
+            raise
         usage = from_token_usage(response.get("usage"))
         if usage is not None:
             call.settle(usage)
@@ -138,7 +142,12 @@ class PriceKeeperClient:
     def converse_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse_stream``; ``modelId`` may be left out or be a label."""
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), "ConverseStream", kwargs)
-        response = self._send(self._client.converse_stream, args, kwargs, call)
+        kwargs["modelId"] = call.record["model_id"]
+        try:
+            response: dict[str, Any] = self._client.converse_stream(*args, **kwargs)
+        except BaseException as exc:
+            call.failed(exc)
+            raise
         response["stream"] = ConverseEvents(response["stream"], call, self._keeper.drainer)
         response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
@@ -146,8 +155,17 @@ class PriceKeeperClient:
     def invoke_model(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``invoke_model``; ``modelId`` may be left out or be a label, and ``body`` a
         callable ``body(decision) -> bytes | str | dict``."""
-        call, arguments = self._admit_body(kwargs, "InvokeModel")
-        response = self._send(self._client.invoke_model, args, arguments, call)
+        if isinstance(kwargs.get("body"), bytes | str):
+            arguments = kwargs
+            call = self._keeper.admit(self._scope, kwargs.get("modelId"), "InvokeModel", kwargs, True)
+        else:
+            call, arguments = self._admit_body(kwargs, "InvokeModel")
+        arguments["modelId"] = call.record["model_id"]
+        try:
+            response: dict[str, Any] = self._client.invoke_model(*args, **arguments)
+        except BaseException as exc:
+            call.failed(exc)
+            raise
         response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         settle_response(call, response)
         return response
@@ -155,7 +173,12 @@ class PriceKeeperClient:
     def invoke_model_with_response_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's, with ``modelId`` and ``body`` as in `invoke_model`."""
         call, arguments = self._admit_body(kwargs, "InvokeModelWithResponseStream")
-        response = self._send(self._client.invoke_model_with_response_stream, args, arguments, call)
+        arguments["modelId"] = call.record["model_id"]
+        try:
+            response: dict[str, Any] = self._client.invoke_model_with_response_stream(*args, **arguments)
+        except BaseException as exc:
+            call.failed(exc)
+            raise
         call.keep_body()
         response["body"] = InvokeEvents(response["body"], call, self._keeper.drainer)
         response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
@@ -170,30 +193,14 @@ class PriceKeeperClient:
 
     def _admit_body(self, kwargs: dict[str, Any], operation: str) -> tuple[Call, dict[str, Any]]:
         body = kwargs.get("body")
-        fixed = isinstance(body, bytes | str)
-        if not fixed:
-            check_body(body)
-            fixed = not is_portable(body)
+        check_body(body)
+        fixed = not is_portable(body)
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed)
         if fixed or body is None:
             return call, kwargs
         made = body_bytes(body(self._keeper.decision_of(self._scope, call)))
         call.request = arguments = {**kwargs, "body": made}
         return call, arguments
-
-    def _send(
-        self, operation: Callable[..., dict[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any], call: Call
-    ) -> dict[str, Any]:
-        """Send an admitted call. A failure settles it by its outcome, and names the labels."""
-        try:
-            return operation(*args, **{**kwargs, "modelId": call.record["model_id"]})
-        except BaseException as exc:
-            if was_sent(exc):
-                call.settle_unknown()
-            else:
-                call.refused()
-            call.mark(exc)
-            raise
 
     # -- asking
 

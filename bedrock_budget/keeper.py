@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
-from typing import Any, cast
+from typing import Any
 
 from botocore.exceptions import ParamValidationError
 from cachetools import LRUCache
@@ -105,7 +105,7 @@ class Keeper:
             if snapshot.override is not None:
                 override = self._override(snapshot, now)
             if fixed_body and (override is not None or not snapshot.one_format):
-                fits = _fits(first)
+                fits = first.fits
             outcome = select(chain, first.position, explicit, snapshot.sticky, override, fits, snapshot.serve_last)
         if isinstance(outcome, Refusal):
             raise self._refusal(outcome, day, snapshot, chain, first, override, operation, degraded)
@@ -324,8 +324,3 @@ class Keeper:
             self.drainer.after_fork_in_child()
         self.scopes.after_fork_in_child()
         self.meter.after_fork_in_child()
-
-
-def _fits(first: Route) -> Fits:
-    """Whether the body made for one label can go to another: only if both take the same request format."""
-    return lambda candidate: cast(Route, candidate).format == first.format

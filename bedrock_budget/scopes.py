@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from .core.account import Account
 from .core.budget import UNLABELLED, ModelLabel, ScopeBudget
@@ -15,6 +15,7 @@ from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
 from .core.refresh import Intervals
+from .core.selection import Fits
 from .stores.contract import Override, Sticky
 
 PriceOf = Callable[[ModelLabel, date], Price | None]
@@ -26,6 +27,7 @@ class Route:
 
     __slots__ = (
         "account",
+        "fits",
         "format",
         "hurry_at",
         "label",
@@ -48,7 +50,8 @@ class Route:
     ) -> None:
         self.label = label.label
         self.model_id = label.model_id
-        self.format = request_format(label.model_id)
+        self.format = body_format = request_format(label.model_id)
+        self.fits: Fits = lambda candidate: cast(Route, candidate).format == body_format  # a body made for this label
         self.price = price
         self.account = account
         self.position = position  # in the ordering; None: outside it, a chain of itself

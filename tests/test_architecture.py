@@ -18,7 +18,7 @@ ROOT = Path(bedrock_budget.__file__).parent
 MAX_LINES = 350
 
 #: All that the core may use of the standard library. None of it reads a clock, a file, the network or the environment.
-PURE = {"collections.abc", "dataclasses", "datetime", "decimal", "math", "re", "typing", "zlib"}
+PURE = {"collections.abc", "dataclasses", "datetime", "decimal", "functools", "math", "re", "typing", "zlib"}
 #: What the core may not call, whatever it is an attribute of.
 CLOCKS = {"now", "today", "utcnow", "localtime", "gmtime", "time_ns", "monotonic", "perf_counter", "getrandbits"}
 #: Built-in functions that reach the world outside, or code that cannot be read.

@@ -598,7 +598,11 @@ def test_two_processes_see_each_others_spend_and_never_think_they_spent_less(
     second.write()
     first.look_at_spend()
     second.look_at_spend()
-    assert first.day.snapshot.chain[0].account.spend == second.day.snapshot.chain[0].account.spend == 30 * 17 * PICO_PER_MICRO
+    assert (
+        first.day.snapshot.chain[0].account.spend
+        == second.day.snapshot.chain[0].account.spend
+        == 30 * 17 * PICO_PER_MICRO
+    )
 
 
 @pytest.mark.parametrize("cost", [1, 7, 300, 999, 1000, 5000])

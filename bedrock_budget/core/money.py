@@ -7,12 +7,13 @@ Costs are summed and compared in pico-USD; rounding (half up) happens only where
 from decimal import Decimal
 
 PICO_PER_MICRO = 1_000_000
+HALF_MICRO = PICO_PER_MICRO // 2
 PICO_PER_USD = 1_000_000_000_000
 
 
 def micros_half_up(pico_usd: int) -> int:
     """USD micros of a pico-USD amount >= 0, rounded half up, for showing."""
-    return (pico_usd + PICO_PER_MICRO // 2) // PICO_PER_MICRO
+    return (pico_usd + HALF_MICRO) // PICO_PER_MICRO
 
 
 def micros_text(pico_usd: int) -> str:

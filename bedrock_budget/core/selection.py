@@ -96,10 +96,10 @@ def select(
         quota = candidate.quota_pico_usd
         if quota is not None and candidate.account.spend >= quota:
             over = True
+        elif index == asked:  # which its body was made for
+            return HEAD[explicit] if index == 0 else Choice(index, "requested" if explicit else "default")
         elif fits is not None and not fits(candidate):
             skipped.append(index)
-        elif index == asked:
-            return HEAD[explicit] if index == 0 else Choice(index, "requested" if explicit else "default")
         else:
             return Choice(index, "quota" if over else "sticky")
     if skipped:

@@ -9,7 +9,8 @@ Bedrock user guide, and recorded traffic.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 INPUT_HEADER = "x-amzn-bedrock-input-token-count"
@@ -35,6 +36,10 @@ class Usage(NamedTuple):
     def plus(self, other: "Usage") -> "Usage":
         """The sum, kind by kind."""
         return Usage(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+#: `Usage` of a tuple, without the Python code of a named tuple's constructor: every call makes one.
+_usage: Callable[[tuple[int, int, int, int, int]], Usage] = partial(cast(Any, tuple).__new__, Usage)
 
 
 class Counts(NamedTuple):
@@ -99,7 +104,7 @@ def from_token_usage(usage: object) -> Usage | None:
     read: Any = source.get("cacheReadInputTokens", 0)
     whole = type(tokens) is type(answer) is type(read) is int
     if whole and not source.get("cacheWriteInputTokens") and tokens >= 0 and answer >= 0 and read >= 0:
-        return Usage(tokens, answer, read)  # the same as below, for almost all calls
+        return _usage((tokens, answer, read, 0, 0))  # the same as below, for almost all calls
     written = _count(source.get("cacheWriteInputTokens"))
     long: int | None = None
     if written:
@@ -134,7 +139,7 @@ def usage_from_headers(headers: Mapping[str, str]) -> Usage | None:
         return None
     if not read.isdecimal() or len(tokens) + len(answer) + len(read) > MOST_DIGITS:
         return None
-    return Usage(int(tokens), int(answer), int(read))
+    return _usage((int(tokens), int(answer), int(read), 0, 0))
 
 
 def counts_from_metrics(metrics: object) -> Counts:

@@ -39,11 +39,12 @@ def situations(draw: st.DrawFn) -> dict[str, object]:
     labels = draw(st.lists(st.tuples(quotas, st.integers(0, 5)), min_size=1, max_size=5))
     chain = tuple(Label(f"label{n}", quota, spend) for n, (quota, spend) in enumerate(labels))
     places = st.integers(0, len(chain) - 1)
-    fitting = draw(st.one_of(st.none(), st.sets(places)))
+    asked = draw(places)
+    fitting = draw(st.one_of(st.none(), st.sets(places).map(lambda some: some | {asked})))  # made for what was asked
     pinned = draw(st.one_of(st.none(), st.none(), st.integers(-1, len(chain) - 1)))
     return {
         "chain": chain,
-        "asked": draw(places),
+        "asked": asked,
         "explicit": draw(st.booleans()),
         "sticky": draw(places),
         "override": None if pinned is None else chain[pinned] if pinned >= 0 else PINNED_OUTSIDE,
