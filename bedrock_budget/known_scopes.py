@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from typing import Any
+from typing import Any, ParamSpec
 
 from .clock import Clock
 from .config import table_budgets
@@ -22,15 +22,17 @@ from .refresher import Refresher
 from .scopes import ScopeDay, Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
 
+P = ParamSpec("P")
 
-def _weakly(method: Callable[[ScopeDay], None]) -> Callable[[ScopeDay], None]:
+
+def _weakly(method: Callable[P, None]) -> Callable[P, None]:
     """A bound method that does nothing once its object is gone."""
     weak = weakref.WeakMethod(method)
 
-    def call(day: ScopeDay) -> None:
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
         strong = weak()
         if strong is not None:
-            strong(day)
+            strong(*args, **kwargs)
 
     return call
 
@@ -72,6 +74,7 @@ class KnownScopes:
         # Its threads must not keep a client that nobody has any more, with its looks, for as long as scopes are known.
         self._refresher = Refresher(_weakly(self._look), clock, on_forget=_weakly(self._forget))
         weakref.finalize(self, self._refresher.end_soon).atexit = False
+        meter.on_written = _weakly(self._look_again_where_surprised)
         self._lock = threading.Lock()
         self._days: dict[tuple[str, str | None], ScopeDay] = {}
         self._known: dict[tuple[str, str | None], ScopeBudget] = {}
@@ -180,6 +183,13 @@ class KnownScopes:
         self._observer.look(day)
         if day.error is None:
             self._looked_at.add((day.org_id, day.app_id))
+
+    def _look_again_where_surprised(self) -> None:
+        with self._lock:
+            days = list(self._days.values())
+        for day in days:
+            if day.is_surprised():
+                self._refresher.bring_forward(day)
 
     def _forget(self, day: ScopeDay) -> None:
         day.leave()

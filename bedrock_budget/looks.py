@@ -238,6 +238,7 @@ class Observer:
             scope.intervals, previous, tight=tight, remaining_pico_usd=remaining, rate_pico_usd_per_sec=rate
         )
         scope.spend_due_at = begun + scope.interval_secs
+        scope.expected = {label: max(rate, 0.0) * scope.interval_secs for label, rate in scope.rates.items()}
 
     def _in_use(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
         """The label in force, and others with quota left that calls have asked for since the look before."""

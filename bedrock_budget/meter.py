@@ -56,6 +56,7 @@ class Meter:
         self._clock = clock
         self._sync = sync
         self.error: Exception | None = None  # why the last write failed; None after one that succeeded
+        self.on_written: Callable[[], None] = lambda: None  # called by the background thread after each pass
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -238,6 +239,7 @@ class Meter:
                 continue
             try:
                 retrying(self._write_dirty)
+                self.on_written()
             except StoreError:
                 return  # closing; close() writes what is left or says what it could not
             self._closing.wait(HURRY_SECS)

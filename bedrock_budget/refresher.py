@@ -58,6 +58,15 @@ class Refresher:
             scope.failed(TimeoutError(f"the store did not answer in {FIRST_LOOK_SECS:g} s"))
             scope.tried.set()  # the look goes on; nobody else waits for it
 
+    def bring_forward(self, scope: ScopeDay) -> None:
+        """Have a scope looked at now, and its intervals start again."""
+        with self._changed:
+            if not self._closed and not scope.asked:
+                scope.interval_secs = None
+                scope.spend_due_at = scope.due_at = float("-inf")
+                heapq.heappush(self._heap, (scope.due_at, self._new_ticket(scope), scope))
+                self._get_help()
+
     def close(self) -> None:
         """Look no more."""
         with self._changed:

@@ -14,7 +14,7 @@ from .core.keys import UsageKey
 from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
-from .core.refresh import Intervals
+from .core.refresh import FIRST_SECS, Intervals, is_surprising
 from .core.selection import Fits
 from .stores.contract import Override, Sticky
 
@@ -161,6 +161,7 @@ class ScopeDay:
         self.sticky_is_due = False  # effective spend is over, the shards do not show it yet
         self.seen: dict[str, tuple[int, float]] = {}  # label -> spend at the last look, and when
         self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
+        self.expected: dict[str, float] = {}  # label -> pico-USD the fleet may spend until the next look
         self._blind_before = 0
         self._own_at_look = 0
         self._earlier: tuple[Account, ...] = ()  # of days before, not yet written
@@ -173,6 +174,16 @@ class ScopeDay:
             budget.refresh_interval_normal_secs,
             budget.refresh_interval_tight_secs,
             budget.aggregator_interval_secs,
+        )
+
+    def is_surprised(self) -> bool:
+        """Whether this process spends so fast that the next look should not wait until it is due."""
+        if self.intervals.refresh == "fixed" or self.interval_secs is None or self.interval_secs <= FIRST_SECS:
+            return False
+        return any(
+            route.quota_pico_usd is not None
+            and is_surprising(route.account.own, self.expected.get(route.label, 0.0), route.quota_pico_usd)
+            for route in self.snapshot.routes.values()
         )
 
     @property

@@ -5,6 +5,9 @@ in tight mode), but never later than half the time in which the observed fleet-w
 the label in force, and not more often than every 0.5 s. ``fixed``: the normal interval, in tight mode the tight one
 (the Price Keeper schema specification, "Model Selection Decision").
 
+A look is brought forward when this process alone spends more than was expected of the whole fleet (`is_surprising`);
+the intervals then start again at 1 s.
+
 Below 60 % of the quota the daily total is read; the shards above that, while the interval is still under 60 s, or
 when the daily total is older than 3 aggregator intervals: a stopped aggregator costs reads, not control.
 """
@@ -59,6 +62,13 @@ def look_at_shards(
     if intervals.refresh == "adaptive" and interval_secs < CONTROLS_SECS:
         return True
     return quota_pico_usd is not None and spend_pico_usd * 100 >= quota_pico_usd * SHARDS_FROM_PCT
+
+
+def is_surprising(own_pico_usd: int, expected_pico_usd: float, quota_pico_usd: int) -> bool:
+    """Whether a look is out of date although the next one is not due: this process alone has spent twice what the
+    whole fleet was expected to spend until then, and at least 0.01 % of the quota. So a burst after a quiet hour does
+    not wait for the end of a long interval."""
+    return own_pico_usd > 2 * expected_pico_usd and own_pico_usd * 10_000 >= quota_pico_usd
 
 
 def total_is_stale(intervals: Intervals, *, now_epoch: float, updated_at_epoch: float | None) -> bool:

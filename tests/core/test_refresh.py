@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock_budget.core.refresh import Intervals, look_at_shards, next_look_secs, total_is_stale
+from bedrock_budget.core.refresh import Intervals, is_surprising, look_at_shards, next_look_secs, total_is_stale
 
 ADAPTIVE = Intervals("adaptive", 300.0, 60.0, 60.0)
 FIXED = Intervals("fixed", 300.0, 60.0, 60.0)
@@ -105,3 +105,20 @@ def test_a_daily_total_is_good_for_three_aggregator_intervals(
 ) -> None:
     intervals = ADAPTIVE._replace(aggregator_secs=aggregator_secs)
     assert total_is_stale(intervals, now_epoch=1000.0, updated_at_epoch=updated_at) is stale
+
+
+@pytest.mark.parametrize(
+    ("own", "expected", "quota", "surprising"),
+    [
+        (0, 0, 10_000, False),
+        (1, 0, 10_000, True),  # 0.01 % of the quota, and nothing was expected
+        (1, 0, 10_001, False),  # too little to look for
+        (200, 100, 10_000, False),
+        (201, 100, 10_000, True),  # more than twice of what the whole fleet was expected to spend
+        (5, 0, 0, True),
+    ],
+)
+def test_a_look_is_out_of_date_when_one_process_outspends_what_was_expected_of_all(
+    own: int, expected: float, quota: int, surprising: bool
+) -> None:
+    assert is_surprising(own, expected, quota) is surprising
