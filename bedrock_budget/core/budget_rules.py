@@ -13,7 +13,7 @@ from typing import Any, cast
 from . import budget_values as values
 from .budget import ModelLabel, ScopeBudget, Settings
 from .errors import ConfigError
-from .keys import id_problem, scope_key
+from .keys import app_id_problem, id_problem, scope_key
 
 _METERING = {
     "usage_agg_shard_count": "agg_shard_count",
@@ -94,9 +94,10 @@ class Budgets:
         Raises ConfigError naming each mistake's key path, value and remedy.
         """
         problems: list[str] = []
-        for kind, value in (("org_id", org_id), *((("app_id", app_id),) if app_id is not None else ())):
-            if problem := id_problem(value):
-                problems.append(f"{kind}: {problem}")
+        if problem := id_problem(org_id):
+            problems.append(f"org_id: {problem}")
+        if app_id is not None and (problem := app_id_problem(app_id)):
+            problems.append(f"app_id: {problem}")
         if not problems:
             budget = _resolve(self, org_id, app_id, org_item, app_item, keywords or {}, problems)
             if budget is not None and not problems:
@@ -175,7 +176,7 @@ def _check_keys(top: Mapping[str, Any], problems: list[str]) -> None:
             continue
         for app_id, app in _section(org, "apps").items():
             app_path = f"{path}.apps.{app_id}"
-            if problem := id_problem(app_id):
+            if problem := app_id_problem(app_id):
                 problems.append(f"{app_path}: an app id {problem}")
             if app is None or not values.mapping(app, app_path, problems):
                 continue

@@ -39,6 +39,11 @@ def _is_control(code: int) -> bool:
     return code < 32 or 127 <= code < 160 or 0xD800 <= code < 0xE000
 
 
+def app_id_problem(value: object) -> str | None:
+    """As `id_problem`, for an app id: ``OVERRIDE#*`` pins a label for all apps, so none may be called ``*``."""
+    return "must not be '*', which stands for all apps" if value == "*" else id_problem(value)
+
+
 def scope_key(org_id: str, app_id: str | None) -> str:
     """The scope of an org's quotas (``app_id`` None) or of one app's."""
     return f"ORG#{org_id}" if app_id is None else f"ORG#{org_id}#APP#{app_id}"

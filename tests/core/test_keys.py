@@ -11,6 +11,7 @@ from bedrock_budget.core.keys import (
     UsageKey,
     active_bucket,
     active_key,
+    app_id_problem,
     date_key,
     id_problem,
     is_writer_id,
@@ -176,3 +177,9 @@ def test_recent_hours_are_all_different_and_lead_up_to_now(epoch: int, count: in
     assert hours[0] == utc_hour(epoch)
     assert len(set(hours)) == count
     assert hours == sorted(hours, reverse=True)
+
+
+def test_no_app_is_called_what_stands_for_all_apps() -> None:
+    assert app_id_problem("*") == "must not be '*', which stands for all apps"
+    assert app_id_problem("chat") is None
+    assert app_id_problem("a#b") == id_problem("a#b")
