@@ -41,7 +41,11 @@ def _is_control(code: int) -> bool:
 
 def app_id_problem(value: object) -> str | None:
     """As `id_problem`, for an app id: ``OVERRIDE#*`` pins a label for all apps, so none may be called ``*``."""
-    return "must not be '*', which stands for all apps" if value == "*" else id_problem(value)
+    return (
+        "must not be '*', which stands for all apps; leave the app out to mean them"
+        if value == "*"
+        else id_problem(value)
+    )
 
 
 def scope_key(org_id: str, app_id: str | None) -> str:

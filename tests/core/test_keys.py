@@ -180,6 +180,6 @@ def test_recent_hours_are_all_different_and_lead_up_to_now(epoch: int, count: in
 
 
 def test_no_app_is_called_what_stands_for_all_apps() -> None:
-    assert app_id_problem("*") == "must not be '*', which stands for all apps"
+    assert app_id_problem("*") == "must not be '*', which stands for all apps; leave the app out to mean them"
     assert app_id_problem("chat") is None
     assert app_id_problem("a#b") == id_problem("a#b")

@@ -17,6 +17,7 @@ from bedrock_budget.core.usage import (
     counts_from_headers,
     counts_from_metrics,
     from_token_usage,
+    usage_from_headers,
 )
 
 HUGE = 10**400  # JSON knows no largest number
@@ -449,3 +450,28 @@ def test_the_order_in_which_usage_is_summed_makes_no_difference(one: Usage, othe
     assert one.plus(other).plus(third) == one.plus(other.plus(third))
     assert one.plus(Usage()) == one
     assert sum(one.plus(other)) == sum(one) + sum(other)
+
+
+@pytest.mark.parametrize(
+    ("headers", "usage"),
+    [
+        ({INPUT: "30", OUTPUT: "51"}, Usage(30, 51)),
+        ({INPUT: "30", OUTPUT: "51", READ: "7", WRITE: "0"}, Usage(30, 51, 7)),
+        ({}, None),
+        ({INPUT: "30"}, None),  # embeddings, which the body shows
+        ({OUTPUT: "51"}, None),
+        ({INPUT: "30", OUTPUT: "51", WRITE: "9"}, None),  # how long they live is in the body
+        ({INPUT: "30", OUTPUT: "-1"}, None),
+        ({INPUT: "30", OUTPUT: "51", READ: "many"}, None),
+        ({INPUT: "3" * 29, OUTPUT: "51"}, None),
+        ({INPUT: "\N{SUPERSCRIPT TWO}", OUTPUT: "51"}, None),
+    ],
+)
+def test_headers_that_say_it_all_spare_the_body(headers: dict[str, str], usage: Usage | None) -> None:
+    assert usage_from_headers(headers) == usage
+
+
+@given(st.dictionaries(st.sampled_from([INPUT, OUTPUT, READ, WRITE]), st.integers(0, 10**8).map(str)))
+def test_what_headers_alone_say_is_what_their_counts_amount_to(headers: dict[str, str]) -> None:
+    usage = usage_from_headers(headers)
+    assert usage is None or usage == counts_from_headers(headers).usage()
