@@ -22,8 +22,8 @@ from .usage import Usage
 TOTAL_SLACK_SECS = 5
 
 
-#: Acknowledged batches kept apart.
-MOST_ACKNOWLEDGED = 64
+#: Acknowledged batches kept apart: those of the longest interval between two looks, at a write a second.
+MOST_ACKNOWLEDGED = 512
 
 
 class Amounts(NamedTuple):

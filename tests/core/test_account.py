@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from bedrock_budget.core.account import TOTAL_SLACK_SECS, ZERO, Account, Amounts, Batch, sum_of
+from bedrock_budget.core.account import MOST_ACKNOWLEDGED, TOTAL_SLACK_SECS, ZERO, Account, Amounts, Batch, sum_of
 from bedrock_budget.core.keys import UsageKey, shard_of
 from bedrock_budget.core.usage import Usage
 
@@ -435,3 +435,19 @@ def test_each_unit_of_own_usage_is_counted_in_exactly_one_place() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Accounts, settings=settings(max_examples=250, stateful_step_count=50, deadline=None)
     )
+
+
+def test_what_nobody_looks_at_takes_bounded_memory_and_still_counts() -> None:
+    account = Account(UsageKey("ORG#acme", "premium", "20260115"), 8)
+    for sequence in range(1, 3 * MOST_ACKNOWLEDGED):
+        account.add(Usage(1, 2), 1_000)
+        account.seal("wAAAAAAAAAA", sequence)
+        account.acknowledge(at_epoch=1_000.0 + sequence, order=sequence)
+    added = (3 * MOST_ACKNOWLEDGED - 1) * 1_000
+    assert len(account._acknowledged) == MOST_ACKNOWLEDGED
+    assert account.own == account.spend == added
+    # A total that may lack some of what was merged counts all of it as own: too much rather than too little.
+    account.saw_total(500_000, updated_at_epoch=1_000.0 + MOST_ACKNOWLEDGED)
+    assert account.spend == 500_000 + added
+    assert account.saw_shards(added, own_sequence=3 * MOST_ACKNOWLEDGED, begun=0).cost_pico_usd == 0
+    assert account.own == 0
