@@ -21,7 +21,7 @@ from .clock import Clock, SystemClock
 from .config import load_budgets, table_budgets
 from .core.account import Amounts
 from .core.budget_rules import Budgets
-from .core.errors import BudgetError, StoreError
+from .core.errors import BudgetError, ConfigError, StoreError
 from .core.keys import UsageKey, recent_hours
 from .health import HealthServer
 from .stores import Store, default_store_url, open_store
@@ -205,11 +205,16 @@ def aggregator_for(store_url: str | None, config: str | None, interval_secs: flo
 
     Raises ConfigError.
     """
+    url = store_url or default_store_url()
+    if url.startswith("memory://"):
+        raise ConfigError(
+            f"store {url}: is private to one client, so there is nothing in it to sum; name a shared store"
+        )
     budgets: Budgets | None = load_budgets(config)
     if interval_secs is None:
         interval_secs = budgets.aggregator_interval_secs() if budgets else INTERVAL_SECS
     return Aggregator(
-        open_store(store_url or default_store_url()),
+        open_store(url),
         SystemClock(),
         shard_count_of=(budgets or table_budgets()).shard_count,
         interval_secs=interval_secs,

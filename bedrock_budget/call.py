@@ -15,19 +15,19 @@ from .core.usage import NOTHING, Counts, Usage
 from .meter import Meter
 from .outcomes import was_sent
 from .record import Record
-from .scopes import Route
+from .scopes import Route, Snapshot
 
 NO_USAGE = Usage()
 
 
 class Call:
-    """An admitted call. Exactly one of `settle`, `settle_unknown` and `refused` is called, once.
+    """An admitted call. At most one of `settle`, `settle_unknown` and `refused` is called, once: none for a dry run.
 
     ``route`` None: the model is outside the configuration. ``price`` None: tokens are metered at cost 0, marked
     (``on_unknown_price="track"``). ``record`` is what the caller gets to see; its usage and costs are None until then.
     """
 
-    __slots__ = ("account", "meter", "price", "record", "request", "route")
+    __slots__ = ("account", "meter", "price", "record", "request", "route", "snapshot")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Call:
         account: Account,
         route: Route | None,
         price: Price | None,
+        snapshot: Snapshot,
         request: Mapping[str, Any],
         label: str | None,
         model_id: str | None,
@@ -48,6 +49,7 @@ class Call:
         self.account = account
         self.route = route
         self.price = price
+        self.snapshot = snapshot  # what it was decided by
         self.request = request
         self.record: Record = {
             "label": label,

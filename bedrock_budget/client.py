@@ -41,7 +41,8 @@ class PriceKeeperClient:
     ``client``: the client to wrap; it stays as it was and is never closed. ``org_id``, ``app_id``: who spends;
     ``app_id`` may be left out only under ``quota_scope: ORG``.
 
-    Keywords; those that an org, app or ``org_defaults`` may also set win over what these say:
+    Keywords; those that an org, app or ``org_defaults`` may also set win over what these say, and None leaves them to
+    these, else to the default given here:
 
     ``config``: path of a YAML file, a mapping, or None: ``$BEDROCK_BUDGET_CONFIG``, else the org's Config item.
     ``store``: a URL, a `Store`, or None: ``$BEDROCK_BUDGET_STORE``, else a SQLite file in the user's state folder.
@@ -198,7 +199,7 @@ class PriceKeeperClient:
         call = self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed)
         if fixed or body is None:
             return call, kwargs
-        made = body_bytes(body(self._keeper.decision_of(self._scope, call)))
+        made = body_bytes(body(self._keeper.decision_of(call)))
         call.request = arguments = {**kwargs, "body": made}
         return call, arguments
 

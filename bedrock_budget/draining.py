@@ -35,11 +35,12 @@ class Drainer:
     def _start_afresh(self) -> None:
         self._ended = threading.Condition()
         self._draining: set[Drainable] = set()
+        self._no_more = False
 
     def take(self, stream: Drainable) -> bool:
         """Drain a stream in the background. False if there are too many already."""
         with self._ended:
-            if len(self._draining) >= self._most_streams:
+            if self._no_more or len(self._draining) >= self._most_streams:
                 return False
             self._draining.add(stream)
         try:
@@ -48,6 +49,10 @@ class Drainer:
             self._end(stream)
             return False
         return True
+
+    def take_no_more(self) -> None:
+        """The process ends: nobody would wait for what a stream costs."""
+        self._no_more = True
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until what is being drained has settled. False if it has not in ``timeout`` seconds."""
@@ -74,8 +79,10 @@ class Drainer:
             self._end(stream)
 
     def _give_up(self, stream: Drainable) -> None:
-        stream.close_now()
-        self._end(stream)
+        try:
+            stream.close_now()
+        finally:
+            self._end(stream)
 
     def _end(self, stream: Drainable) -> None:
         with self._ended:

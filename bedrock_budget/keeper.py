@@ -121,6 +121,7 @@ class Keeper:
             account,
             route,
             price,
+            snapshot,
             request,
             route.label,
             route.model_id,
@@ -165,7 +166,17 @@ class Keeper:
         account = self.meter.account(UsageKey(budget.scope, UNLABELLED, day.day.name), budget.shard_count)
         asked_and_served = (UNLABELLED, model_id, UNLABELLED)
         return Call(
-            self.meter, account, None, price, request, *asked_and_served, "unlabelled", "normal", day.day.name, degraded
+            self.meter,
+            account,
+            None,
+            price,
+            snapshot,
+            request,
+            *asked_and_served,
+            "unlabelled",
+            "normal",
+            day.day.name,
+            degraded,
         )
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
@@ -204,7 +215,9 @@ class Keeper:
         )
         retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
         nowhere = (None, None, first.label)
-        call = Call(self.meter, first.account, None, None, {}, *nowhere, "exhausted", "tight", day.day.name, degraded)
+        call = Call(
+            self.meter, first.account, None, None, snapshot, {}, *nowhere, "exhausted", "tight", day.day.name, degraded
+        )
         return BudgetExhausted(
             f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
             f"{retry_at.isoformat()}",
@@ -217,14 +230,10 @@ class Keeper:
 
     def decide(self, scope: Scope, asked: str | None) -> Decision:
         """What `admit` would do now, explained. Raises what it would raise."""
-        call = self.admit(scope, asked, "Decide", {})
-        return self.decision_of(scope, call)
+        return self.decision_of(self.admit(scope, asked, "Decide", {}))
 
-    def decision_of(self, scope: Scope, call: Call) -> Decision:
+    def decision_of(self, call: Call) -> Decision:
         """The decision of an admitted call."""
-        day = scope.day
-        assert day is not None
-        snapshot = day.snapshot
         quota = call.route.quota_pico_usd if call.route else None
         spend = call.account.spend
         record = call.record
@@ -238,7 +247,7 @@ class Keeper:
             spend_usd_micros=micros_half_up(spend),
             quota_usd_micros=None if quota is None else micros_half_up(quota),
             degraded=record["degraded"],
-            explanation=explain(call, snapshot),
+            explanation=explain(call),
         )
 
     def model_id_for_counting(self, scope: Scope, asked: object) -> object:
@@ -306,13 +315,17 @@ class Keeper:
 
     def close(self) -> None:
         """As `flush`, within `CLOSE_SECS`; then no more looks, and usage that comes later is written at once."""
+        deadline = monotonic() + CLOSE_SECS
         self.scopes.close()
         self.meter.run_deferred()
         if self.drainer is not None:
             self.drainer.wait(CLOSE_SECS)
-        self.meter.close()
+        self.meter.close(max(deadline - monotonic(), 0.0))
 
     def at_exit(self, timeout: float) -> None:
+        if self.drainer is not None:
+            self.drainer.take_no_more()
+        self.meter.run_deferred()
         for stream in self.meter.open_streams():
             stream.abandon()
         self.scopes.close()

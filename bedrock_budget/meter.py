@@ -56,7 +56,7 @@ class Meter:
         self._clock = clock
         self._sync = sync
         self.error: Exception | None = None  # why the last write failed; None after one that succeeded
-        self.on_written: Callable[[], None] = lambda: None  # called by the background thread after each pass
+        self.on_written: Callable[[], None] = lambda: None  # called after each pass
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -239,10 +239,16 @@ class Meter:
                 continue
             try:
                 retrying(self._write_dirty)
-                self.on_written()
             except StoreError:
                 return  # closing; close() writes what is left or says what it could not
+            self._tell_written()
             self._closing.wait(HURRY_SECS)
+
+    def _tell_written(self) -> None:
+        try:
+            self.on_written()
+        except Exception:  # looks are not the meter's business, and must not end it
+            log.exception("looks could not be brought forward")
 
     def _write_dirty(self) -> None:
         with self.lock:
@@ -267,6 +273,7 @@ class Meter:
                 if not closing:
                     self._start_thread()  # it repeats the batch
                 return
+        self._tell_written()
 
     def _write(self, accounts: list[Account], deadline: float | None = None) -> Exception | None:
         """Send one batch of each account. Returns the first failure."""

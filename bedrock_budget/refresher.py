@@ -55,8 +55,10 @@ class Refresher:
         if not in_hand:
             self._look(scope)
         elif not scope.tried.wait(FIRST_LOOK_SECS):
-            scope.failed(TimeoutError(f"the store did not answer in {FIRST_LOOK_SECS:g} s"))
-            scope.tried.set()  # the look goes on; nobody else waits for it
+            with self._changed:
+                if not scope.tried.is_set():
+                    scope.failed(TimeoutError(f"the store did not answer in {FIRST_LOOK_SECS:g} s"))
+                    scope.tried.set()  # the look goes on; nobody else waits for it
 
     def bring_forward(self, scope: ScopeDay) -> None:
         """Have a scope looked at now, and its intervals start again."""

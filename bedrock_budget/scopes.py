@@ -72,7 +72,6 @@ class Snapshot:
     serve_last: bool  # on_exhausted
     one_format: bool  # every label of the ordering takes the same invoke_model bodies
     sticky: int  # place in the ordering
-    sticky_item: Sticky | None
     override: Override | None
     override_route: Route | None
     accounts: tuple[Account, ...]  # all that the scope can spend from
@@ -89,7 +88,6 @@ class Snapshot:
             self.serve_last,
             self.one_format,
             place if self.budget.sticky_fallback_enabled else 0,
-            sticky,
             override,
             self.routes.get(override.label) if override is not None else None,
             self.accounts,
@@ -126,7 +124,6 @@ def snapshot_of(budget: ScopeBudget, day: OrgDay, *, price_of: PriceOf, account_
         serve_last=budget.settings.on_exhausted == "last",
         one_format=len({route.format for route in chain}) == 1,
         sticky=0,
-        sticky_item=None,
         override=None,
         override_route=None,
         accounts=tuple(accounts),

@@ -38,13 +38,17 @@ class MeteredStream:
         call.meter.opened(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(()) if self._given_up else self._events()
+        return iter(()) if self._given_up else self._events(handing_over=True)
 
-    def _events(self) -> Iterator[Any]:
+    def _events(self, *, handing_over: bool) -> Iterator[Any]:
+        """All events; while they are handed over, up to where the caller gives the stream up."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give the stream up. Nothing more is handed over; what it cost is learnt in the background."""
+        """Give the stream up. Nothing more is handed over; what it cost is learnt in the background.
+
+        Call it from the thread that iterates; else the call may be settled by an estimate.
+        """
         if not self._given_up:
             self._given_up = True
             settled = self._once.locked() or self._pid != os.getpid()
@@ -55,14 +59,14 @@ class MeteredStream:
         """Close the underlying stream; settle by what was seen, unless the call has settled."""
         self._given_up = True
         try:
-            self._stream.close()
+            self.abandon()  # first: closing waits for a read that hangs
         finally:
-            self.abandon()
+            self._stream.close()
 
     def drain(self) -> None:
         """Read a given-up stream to its end, and close it."""
         try:
-            for _ in self._events():
+            for _ in self._events(handing_over=False):
                 pass
         except Exception as exc:  # it broke off, and has settled by what was seen
             log.info("a stream that was given up could not be read to its end: %s", exc)
@@ -105,7 +109,7 @@ class ConverseEvents(MeteredStream):
         self._answer_bytes = 0
         self._deltas: list[Any] = []  # not measured yet: it takes several microseconds each
 
-    def _events(self) -> Iterator[Any]:
+    def _events(self, *, handing_over: bool) -> Iterator[Any]:
         deltas = self._deltas
         try:
             for event in self._stream:
@@ -124,6 +128,8 @@ class ConverseEvents(MeteredStream):
                         deltas.clear()
                         self._call.settle(usage)
                 yield event
+                if handing_over and self._given_up:
+                    return
         except GeneratorExit:
             raise
         except BaseException as exc:
@@ -152,7 +158,7 @@ class InvokeEvents(MeteredStream):
         self._seen = NOTHING
         self._answer_bytes = 0
 
-    def _events(self) -> Iterator[Any]:
+    def _events(self, *, handing_over: bool) -> Iterator[Any]:
         chunks = self._chunks
         try:
             for event in self._stream:
@@ -165,6 +171,8 @@ class InvokeEvents(MeteredStream):
                     elif len(chunks) >= _FOLD_EVENTS:
                         self._fold()
                 yield event
+                if handing_over and self._given_up:
+                    return
         except GeneratorExit:
             raise
         except BaseException as exc:

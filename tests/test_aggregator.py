@@ -552,7 +552,9 @@ def test_a_store_that_fails_is_exit_code_1_and_a_mistake_2(
     assert "error: " in capsys.readouterr().err
     assert main(["--store", "ftp://nowhere", "--once"]) == 2
     assert "ftp" in capsys.readouterr().err
-    assert main(["--store", "memory://", "--config", "no/such/file.yaml"]) == 2
+    assert main(["--store", "memory://", "--once"]) == 2
+    assert "private to one client" in capsys.readouterr().err
+    assert main(["--store", f"sqlite:///{tmp_path}/budget.db", "--config", "no/such/file.yaml"]) == 2
     assert "no/such/file.yaml" in capsys.readouterr().err
 
 

@@ -150,3 +150,30 @@ def test_waiting_for_drained_streams_is_bounded(
     assert bedrock.flush(timeout=30)
     assert stored(bedrock, "standard").cost_pico_usd == local_bedrock.ledger.cost_pico_usd(PRICES)
     assert STANDARD in local_bedrock.ledger.usage_by_model()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_stream_closed_inside_its_own_loop_hands_over_no_more_and_costs_what_the_service_bills(
+    local_bedrock: LocalBedrock, bedrock: PriceKeeperClient, operation: str
+) -> None:
+    stream, record = opened(bedrock, operation)
+    seen = 0
+    for _ in stream:
+        seen += 1
+        if seen == 3:
+            stream.close()
+    assert seen == 3
+    assert bedrock.flush(timeout=30)
+    assert record["estimated"] is False
+    assert stored(bedrock, "standard").cost_pico_usd == local_bedrock.ledger.cost_pico_usd(PRICES)
+
+
+def test_no_stream_is_drained_at_the_end_of_the_process(
+    local_bedrock: LocalBedrock, bedrock: PriceKeeperClient
+) -> None:
+    stream, record = opened(bedrock, "converse_stream")
+    drainer = bedrock._keeper.drainer
+    assert drainer is not None
+    drainer.take_no_more()
+    stream.close()
+    assert record["estimated"] is True

@@ -251,13 +251,13 @@ def test_a_decision_explains_itself_and_spends_nothing(process: ByHand, store: U
     assert (decision.label, decision.model_id, decision.label_asked) == ("premium", "model.premium", "premium")
     assert (decision.reason, decision.mode, decision.org_day) == ("default", "normal", "20260115")
     assert (decision.spend_usd_micros, decision.quota_usd_micros, decision.degraded) == (400, 1000, False)
-    assert "premium: $0.000400 of $0.001000 (40.0 %)" in decision.explanation
+    assert "premium: $0.000400 of $0.001000 (40.00 %)" in decision.explanation
     assert "org day 20260115 (UTC), normal mode" in decision.explanation
     process.spend(600)
     process.write()
     process.look_when_due()
     explanation = process.keeper.decide(process.scope, None).explanation
-    assert "the scope has already fallen back to it today" in explanation
+    assert "the scope has already fallen back to it, or to a label before it, today" in explanation
     assert "Sticky on standard until the day ends." in explanation
     store.go_away()
     process.look_when_due()
@@ -317,7 +317,8 @@ def test_the_model_that_tokens_are_counted_for(process: ByHand, asked: str | Non
 
 
 @pytest.mark.parametrize(
-    ("spend", "quota", "expected"), [(0, None, None), (5, 0, 100.0), (0, 3, 0.0), (1, 3, 33.33), (4, 3, 133.33)]
+    ("spend", "quota", "expected"),
+    [(0, None, None), (5, 0, 100.0), (0, 3, 0.0), (1, 4, 25.0), (5, 4, 125.0), (1, 3, 100 / 3)],
 )
 def test_percent_of_a_quota(spend: int, quota: int | None, expected: float | None) -> None:
     assert percent(spend, quota) == expected

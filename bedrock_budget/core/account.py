@@ -22,7 +22,7 @@ from .usage import Usage
 TOTAL_SLACK_SECS = 5
 
 
-#: Acknowledged batches kept apart: those of the longest interval between two looks, at a write a second.
+#: Acknowledged batches kept apart; beyond that the two oldest merge, and count as own for longer.
 MOST_ACKNOWLEDGED = 512
 
 

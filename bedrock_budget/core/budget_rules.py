@@ -238,6 +238,7 @@ def _resolve(
         _pick(layers, key, check, problems, optional=True)
     if labels is not None and ordering is not None:
         _check_ordering(ordering, labels, quotas, _path(layers, "model_ordering"), problems)
+        _check_hidden_orderings(layers, labels, problems)
     if problems or zone is None or ordering is None:
         return None
     return ScopeBudget(
@@ -303,6 +304,26 @@ def _merge_quotas(
     return merged
 
 
+def _check_hidden_orderings(layers: list[Layer], labels: Mapping[str, ModelLabel], problems: list[str]) -> None:
+    """Orderings that a later layer replaces may name its labels or those mapped so far, and no others."""
+    mapped: Mapping[str, Any] = {}
+    for path, layer in layers:
+        mapped = _section(layer, "model_labels") or mapped
+        ordering = layer.get("model_ordering")
+        if not isinstance(ordering, list | tuple):
+            continue
+        for label in cast("list[Any]", ordering):
+            if label not in labels and label not in mapped:
+                problems.append(_no_mapping(_joined(path, "model_ordering"), label, labels))
+
+
+def _no_mapping(path: str, label: object, labels: Mapping[str, ModelLabel]) -> str:
+    return (
+        f"{path}: label {label!r} has no mapping; add model_labels.{label}: {{id: ...}} "
+        f"or use one of {', '.join(labels)}"
+    )
+
+
 def _check_ordering(
     ordering: list[str],
     labels: Mapping[str, ModelLabel],
@@ -312,10 +333,7 @@ def _check_ordering(
 ) -> None:
     for label in ordering:
         if label not in labels:
-            problems.append(
-                f"{path}: label {label!r} has no mapping; add model_labels.{label}: {{id: ...}} "
-                f"or use one of {', '.join(labels)}"
-            )
+            problems.append(_no_mapping(path, label, labels))
         elif label not in quotas:
             problems.append(
                 f"{path}: label {label!r} has no quota anywhere; add org_defaults.quotas.{label} "

@@ -102,13 +102,11 @@ def select(
             skipped.append(index)
         else:
             return Choice(index, "quota" if over else "sticky")
-    if skipped:
-        return Refusal("not_portable", tuple(skipped))
     if serve_last:
         for index in range(len(chain) - 1, start - 1, -1):
             if chain[index].quota_pico_usd != 0 and (fits is None or fits(chain[index])):
                 return Choice(index, "exhausted")
-    return Refusal("exhausted", ())
+    return Refusal("not_portable", tuple(skipped)) if skipped else Refusal("exhausted", ())
 
 
 def mode_of(spend: int, quota: int | None, threshold_pct: int) -> Mode:

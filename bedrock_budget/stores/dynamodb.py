@@ -95,9 +95,8 @@ class DynamoDBStore(Store):
         }
         add = "cost_usd_micros :cost, requests :requests"
         for name, count in zip(Usage._fields, amounts.usage, strict=True):
-            if count:
-                values[f":{name}"] = items.number(count)
-                add += f", {name} :{name}"
+            values[f":{name}"] = items.number(count)
+            add += f", {name} :{name}"
         self._calls.call(
             "UpdateItem",
             USAGE,

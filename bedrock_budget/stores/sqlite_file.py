@@ -80,6 +80,11 @@ class SQLiteFile:
         """Whether a connection of the parent process is still open here."""
         return self._connection is not None and self._opened_by != os.getpid()
 
+    def __del__(self) -> None:
+        # A connection that is only dropped is warned of from Python 3.13 on. A parent's is not ours to close.
+        if getattr(self, "_connection", None) is not None and not self.inherited:
+            self._discard()
+
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -63,7 +63,7 @@ def test_json_has_the_names_and_exact_figures_of_the_record(run: Run, store: SQL
         "model_id": PREMIUM,
         "spend_usd_micros": 1_400,
         "quota_usd_micros": 50_000_000,
-        "quota_pct": 0.0,
+        "quota_pct": 0.0028,
         "input_tokens": 20,
         "output_tokens": 5,
         "cache_read_tokens": 3,

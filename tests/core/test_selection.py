@@ -81,12 +81,10 @@ def expected(s: dict[str, object]) -> Choice | Refusal:
             return Choice(place, "requested" if s["explicit"] else "default")
         used_up_before = {n for n in allowed - solvent if n < place}
         return Choice(place, "quota" if used_up_before else "sticky")
-    if solvent:
-        return Refusal("not_portable", tuple(sorted(solvent)))
     last = {n for n in allowed & can_go if chain[n].quota_pico_usd != 0}
     if s["serve_last"] and last:
         return Choice(max(last), "exhausted")
-    return Refusal("exhausted", ())
+    return Refusal("not_portable", tuple(sorted(solvent))) if solvent else Refusal("exhausted", ())
 
 
 @given(situations())
@@ -190,7 +188,7 @@ def only(*labels: str) -> Fits:
         ((0, 0, 0), ("premium", "economy"), {"sticky": 1}, Choice(2, "sticky")),
         ((100, 0, 0), ("premium",), {}, Refusal("not_portable", (1, 2))),
         ((100, 0, 20), ("premium", "economy"), {}, Refusal("not_portable", (1,))),
-        ((100, 0, 20), ("premium",), {"serve_last": True}, Refusal("not_portable", (1,))),
+        ((100, 0, 20), ("premium",), {"serve_last": True}, Choice(0, "exhausted")),
         ((100, 50, 20), ("premium",), {}, Refusal("exhausted", ())),
         ((100, 50, 20), ("premium",), {"serve_last": True}, Choice(0, "exhausted")),
         ((100, 50, 20), (), {"serve_last": True}, Refusal("exhausted", ())),
