@@ -17,7 +17,7 @@ from .core.money import PICO_PER_MICRO, usd_text
 from .core.pricing import Price
 from .looks import Observer
 from .meter import Meter
-from .prices import PriceTable, bundled
+from .prices import bundled
 from .refresher import Refresher
 from .scopes import ScopeDay, Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
@@ -60,7 +60,6 @@ class KnownScopes:
         *,
         keywords: Mapping[str, Any],
         region: str | None,
-        prices: PriceTable | None = None,
     ) -> None:
         self._store = store
         self._meter = meter
@@ -69,7 +68,6 @@ class KnownScopes:
         self._has_file = budgets is not None
         self._keywords = keywords
         self._region = region
-        self._prices = prices
         self._observer = Observer(store, meter, clock, budget_of=self._budget_under, snapshot_of=self._snapshot)
         # Its threads must not keep a client that nobody has any more, with its looks, for as long as scopes are known.
         self._refresher = Refresher(_weakly(self._look), clock, on_forget=_weakly(self._forget))
@@ -164,6 +162,7 @@ class KnownScopes:
     def _today(self, scope: Scope, now: datetime) -> ScopeDay:
         budget = self._budget(scope.org_id, scope.app_id)
         key = (scope.org_id, scope.app_id)
+        bundled()  # read before anybody could wait for the lock
         with self._lock:
             before = self._days.get(key)
             if before is None or not before.starts_at <= now < before.ends_at:
@@ -227,5 +226,5 @@ class KnownScopes:
 
     def listed_price(self, model_id: str, on: date) -> Price | None:
         """The price table's price of a model on a day; None if it has none."""
-        row = (self._prices or bundled()).find(model_id, region=self._region, on=on)
+        row = bundled().find(model_id, region=self._region, on=on)
         return None if row is None else row.price

@@ -63,7 +63,7 @@ class Refresher:
     def bring_forward(self, scope: ScopeDay) -> None:
         """Have a scope looked at now, and its intervals start again."""
         with self._changed:
-            if not self._closed and not scope.asked:
+            if not self._closed and not scope.asked and not scope.looking:
                 scope.interval_secs = None
                 scope.spend_due_at = scope.due_at = float("-inf")
                 heapq.heappush(self._heap, (scope.due_at, self._new_ticket(scope), scope))
@@ -107,7 +107,11 @@ class Refresher:
             scope = self._next_due()
             if scope is None:
                 return
-            self._look(scope)
+            scope.looking = True
+            try:
+                self._look(scope)
+            finally:
+                scope.looking = False
             now = self._clock.now()
             if (now - scope.used_at).total_seconds() > FORGET_SECS or now >= scope.ends_at:
                 self._on_forget(scope)

@@ -147,6 +147,7 @@ class ScopeDay:
         # How fresh it is. Times are the clock's monotonic seconds.
         self.tried = threading.Event()  # a look has been tried
         self.asked = False  # a call waits for it
+        self.looking = False  # it is under way in the background
         self.looked = False  # a look has succeeded
         self.error: Exception | None = None  # why the last look failed
         self.trusted = False  # its budget was good when it was last looked at, perhaps the day before
