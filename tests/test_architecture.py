@@ -1,7 +1,6 @@
 """The shape of the library: a core without I/O, imports that go one way, a small root that is cheap to import."""
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from programs import environment_of_tests
 
 import bedrock_budget
 
@@ -96,7 +96,7 @@ def is_in(module: str, *parts: str) -> bool:
 
 def python(code: str) -> str:
     """What a fresh interpreter prints. Coverage of subprocesses is left out: it imports what is looked for here."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    environment = environment_of_tests(traced=False)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env=environment
     )

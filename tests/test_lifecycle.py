@@ -11,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 from doubles import stored
+from programs import environment_of_tests
 
 from bedrock_budget import lifecycle
 from bedrock_budget.core.keys import UsageKey
@@ -74,9 +75,10 @@ def run(tmp_path: Path, database: Path) -> Run:
     def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "program.py"
         path.write_text(dedent(PRELUDE) + dedent(script))
+        traced = "fork" not in script
         return subprocess.run(
             [sys.executable, "-W", "ignore::DeprecationWarning", str(path)],
-            env={**os.environ, "STORE": f"sqlite:///{database}", **environment},
+            env={**environment_of_tests(traced=traced), "STORE": f"sqlite:///{database}", **environment},
             capture_output=True,
             text=True,
             timeout=60,

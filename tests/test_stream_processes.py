@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from metered import metered
+from programs import environment_of_tests
 
 from bedrock_budget.testing import LocalBedrock
 
 
 def run(script: str, *arguments: object) -> str:
     """The output of a Python script. A deadlock ends in a time-out."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = environment_of_tests(traced="fork" not in script)
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -86,6 +87,7 @@ def test_a_stream_that_is_open_when_the_process_ends_is_settled(tmp_path: Path, 
     script = """
 import sys
 from metered import metered
+from programs import environment_of_tests
 from streaming import KINDS
 from bedrock_budget.testing import LocalBedrock
 

@@ -1,11 +1,11 @@
 """Store URLs: what opens what, and what a mistake is told."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import environment_of_tests
 
 from bedrock_budget import stores
 from bedrock_budget.core.errors import ConfigError
@@ -154,8 +154,7 @@ def test_importing_the_stores_imports_none_of_their_libraries() -> None:
         "unwanted |= {f'bedrock_budget.stores.{name}' for name in ('memory', 'sqlite', 'dynamodb', 'tables')}\n"
         "assert not unwanted & new, unwanted & new\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", program], env=environment_of_tests(), check=True)
 
 
 def test_there_are_three_kinds_of_store() -> None:
