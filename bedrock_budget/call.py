@@ -1,6 +1,7 @@
 """One call from its decision to its settlement."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -8,26 +9,32 @@ from botocore.exceptions import ClientError
 
 from .core.account import Account
 from .core.estimates import estimate
-from .core.money import HALF_MICRO, PICO_PER_MICRO
+from .core.money import HALF_MICRO, PICO_PER_MICRO, usd_text
+from .core.outcomes import OUTCOMES, Outcome
 from .core.pricing import Price, cost_pico_usd
 from .core.selection import Mode, Reason
 from .core.usage import NOTHING, Counts, Usage
 from .meter import Meter
-from .outcomes import was_sent
+from .outcomes import outcome_of
 from .record import Record
 from .scopes import Route, Snapshot
 
+log = logging.getLogger("bedrock_budget")
+
 NO_USAGE = Usage()
+#: Estimates that are of the caller's making.
+_CALLERS = ("stream_abandoned", "stream_open")
 
 
 class Call:
-    """An admitted call. At most one of `settle`, `settle_unknown` and `refused` is called, once: none for a dry run.
+    """An admitted call. At most one of `settle`, `settle_unknown`, `failed` and `free` is called, once: none for a dry
+    run. `answered` comes first where the service answered.
 
     ``route`` None: the model is outside the configuration. ``price`` None: tokens are metered at cost 0, marked
     (``on_unknown_price="track"``). ``record`` is what the caller gets to see; its usage and costs are None until then.
     """
 
-    __slots__ = ("account", "meter", "price", "record", "request", "route", "snapshot")
+    __slots__ = ("account", "meter", "price", "record", "request", "request_id", "route", "snapshot")
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class Call:
         self.price = price
         self.snapshot = snapshot  # what it was decided by
         self.request = request
+        self.request_id: str | None = None
         self.record: Record = {
             "label": label,
             "model_id": model_id,
@@ -65,15 +73,27 @@ class Call:
             "degraded": degraded,
         }
 
-    def settle(self, usage: Usage, estimated: bool = False) -> Record:
-        """Meter what the call used; the record is complete afterwards."""
+    def answered(self, response: dict[str, Any]) -> None:
+        """The service has answered: have the response carry the record."""
+        metadata: dict[str, Any] | None = response.get("ResponseMetadata")
+        if metadata is None:
+            metadata = response["ResponseMetadata"] = {}
+        metadata["PriceKeeper"] = self.record
+        self.request_id = metadata.get("RequestId")
+        if metadata.get("RetryAttempts"):
+            self._count("retried")
+
+    def settle(self, usage: Usage, outcome: Outcome | None = None) -> Record:
+        """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete."""
         price = self.price
+        record = self.record
+        if outcome is not None:
+            record["estimated"] = OUTCOMES[outcome].settlement == "estimated"
         if price is None:
             cost = 0
-            estimated = True
+            record["estimated"] = True
         else:
             cost = cost_pico_usd(usage, price)
-        record = self.record
         record["usage"] = {
             "input_tokens": usage[0],
             "output_tokens": usage[1],
@@ -83,36 +103,63 @@ class Call:
         }
         record["cost_pico_usd"] = cost
         record["cost_usd_micros"] = (cost + HALF_MICRO) // PICO_PER_MICRO  # as `micros_half_up`
-        record["estimated"] = estimated
         account = self.account
-        self.meter.add(account, usage, cost)
+        self.meter.add(account, usage, cost, outcome, self.request_id)
         route = self.route
         if route is not None and (account.spend >= route.tight_at or account.unsent_cost >= route.hurry_at):
             self.meter.hurry()
+        if outcome is not None:
+            self._log(outcome)
         return record
 
-    def settle_unknown(self, *, seen: Counts = NOTHING, answer_bytes: int | None = None) -> Record:
+    def settle_unknown(self, outcome: Outcome, *, seen: Counts = NOTHING, answer_bytes: int | None = None) -> Record:
         """Meter an estimate: the response did not say what was used. See `core.estimates.estimate`."""
         try:
             usage = estimate(_readable(self.request), seen=seen, answer_bytes=answer_bytes)
         except RecursionError:  # nested too deep to look into
             usage = estimate(b"", seen=seen, answer_bytes=answer_bytes)
-        return self.settle(usage, estimated=True)
+        return self.settle(usage, outcome)
 
-    def refused(self) -> Record:
-        """The service refused the call before inference, or it was never sent: it cost nothing."""
+    def free(self, outcome: Outcome | None = None) -> Record:
+        """The call cost nothing. ``outcome`` None: it was refused by the budget."""
         record = self.record
         record["usage"] = NO_USAGE._asdict()
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
+        if outcome is not None:
+            self._count(outcome)
         return record
 
     def failed(self, exc: BaseException) -> None:
         """The call raised: settle it by its outcome, and have the exception name its labels."""
-        if was_sent(exc):
-            self.settle_unknown()
-        else:
-            self.refused()
+        if isinstance(exc, ClientError):
+            self.answered(cast("dict[str, Any]", exc.response))
         self.mark(exc)
+        outcome = outcome_of(exc)
+        if OUTCOMES[outcome].settlement == "zero":
+            self.free(outcome)
+        else:  # a model that failed gave no answer; of a lost one nothing is known
+            self.settle_unknown(outcome, answer_bytes=0 if outcome == "model_failed" else None)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.meter.count(self.account, outcome)
+        self._log(outcome)
+
+    def _log(self, outcome: Outcome) -> None:
+        # The first of a kind that nobody here brought about is worth an operator's attention; all are counted.
+        rule = OUTCOMES[outcome]
+        loud = rule.settlement == "estimated" and outcome not in _CALLERS and self.account.outcomes[outcome] == 1
+        record = self.record
+        log.log(
+            logging.WARNING if loud else logging.DEBUG,
+            "%s: %s (%s, label %s, request %s, %s)%s",
+            outcome,
+            rule.reason,
+            self.account.key.scope,
+            record["label"],
+            self.request_id,
+            "not settled yet" if record["cost_pico_usd"] is None else usd_text(record["cost_pico_usd"]),
+            "; more of these are counted in status() and logged at DEBUG" if loud else "",
+        )
 
     def keep_body(self) -> None:
         """Read a file-like body now: a stream settles later, when the caller may use the file for something else."""

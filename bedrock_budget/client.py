@@ -12,8 +12,10 @@ from .config import ConfigSource, load_budgets
 from .core.budget import OnExhausted, OnStoreError, OnUnknownModel, Refresh
 from .core.errors import ConfigError
 from .core.estimates import text_bytes
+from .core.outcomes import GUARDRAIL_INTERVENED, guardrail_outcome
 from .core.usage import from_token_usage
 from .invoke import body_bytes, check_body, is_portable, settle_response
+from .journal.journal import journal_for
 from .keeper import Keeper
 from .known_scopes import Scope
 from .meter import CLOSE_SECS
@@ -33,6 +35,7 @@ UNMETERED = (
 _OWN_FIELDS = ("_client", "_keeper", "_scope", "_warned", "_is_view")
 
 Metering = Literal["background", "sync"]
+JournalSync = Literal["normal", "full"]
 
 
 class PriceKeeperClient:
@@ -57,8 +60,12 @@ class PriceKeeperClient:
     ``"open"`` or ``"closed"``.
     ``drain_abandoned``: read a stream that is closed early or dropped to its end in the background, to learn what it
     cost (default True; at most 8 at a time for 30 s each); False: settle it by an estimate from what was seen.
+    ``journal``: a folder on a local disk in which usage survives the end of the process, however it ends; or None:
+    ``$BEDROCK_BUDGET_JOURNAL``, else none. All processes of a machine may share it.
+    ``journal_sync``: ``"normal"`` (default; survives a kill) or ``"full"`` (survives a loss of power, and waits for
+    the disk in each call).
     ``clock``: an object with ``now()`` -> aware datetime and ``monotonic()`` -> seconds.
-    ``enforcement``, ``journal``, ``max_cost_usd_micros``: other values than the defaults are not available yet.
+    ``enforcement``, ``max_cost_usd_micros``: other values than the defaults are not available yet.
 
     Raises ConfigError for any mistake in these.
     """
@@ -81,6 +88,7 @@ class PriceKeeperClient:
         refresh: Refresh | None = None,
         metering: Metering = "background",
         journal: str | os.PathLike[str] | None = None,
+        journal_sync: JournalSync = "normal",
         drain_abandoned: bool = True,
         max_cost_usd_micros: int | None = None,
         on_exhausted: OnExhausted | None = None,
@@ -96,7 +104,7 @@ class PriceKeeperClient:
                 f"client: must be a boto3 'bedrock-runtime' client (with converse), got {type(client).__name__}; "
                 'make it with boto3.client("bedrock-runtime")'
             )
-        _check_process_keywords(metering=metering, journal=journal, drain_abandoned=drain_abandoned, clock=clock)
+        _check_process_keywords(metering=metering, drain_abandoned=drain_abandoned, clock=clock)
         keywords: dict[str, Any] = {
             "enforcement": enforcement,
             "refresh": refresh,
@@ -109,14 +117,18 @@ class PriceKeeperClient:
         self._client = client
         self._warned = set()
         self._is_view = False
+        opened = _store(store)
+        in_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
         self._keeper = Keeper(
-            _store(store),
+            opened,
             load_budgets(config),
             clock or SystemClock(),
             keywords={key: value for key, value in keywords.items() if value is not None},
             region=client.meta.region_name,
             drain_abandoned=drain_abandoned,
-            sync=metering == "sync" or "AWS_LAMBDA_RUNTIME_API" in os.environ,
+            sync=metering == "sync" or in_lambda,
+            transactions=in_lambda,
+            journal=journal_for(journal, journal_sync, opened.url),
         )
         self._scope = self._keeper.scopes.enter(org_id, app_id)
 
@@ -131,13 +143,18 @@ class PriceKeeperClient:
         except BaseException as exc:
             call.failed(exc)
             raise
+        call.answered(response)
         usage = from_token_usage(response.get("usage"))
-        if usage is not None:
-            call.settle(usage)
-        else:  # botocore takes a reply that was cut off for an empty one
+        if usage is None:
             output = response.get("output")
-            call.settle_unknown(answer_bytes=None if output is None else text_bytes(output))
-        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
+            if output is None:  # botocore takes a reply that was cut off for an empty one
+                call.settle_unknown("unanswered")
+            else:
+                call.settle_unknown("no_usage", answer_bytes=text_bytes(output))
+        elif response.get("stopReason") == GUARDRAIL_INTERVENED:
+            call.settle(usage, guardrail_outcome(usage))
+        else:
+            call.settle(usage)
         return response
 
     def converse_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -149,8 +166,8 @@ class PriceKeeperClient:
         except BaseException as exc:
             call.failed(exc)
             raise
+        call.answered(response)
         response["stream"] = ConverseEvents(response["stream"], call, self._keeper.drainer)
-        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
     def invoke_model(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -167,7 +184,7 @@ class PriceKeeperClient:
         except BaseException as exc:
             call.failed(exc)
             raise
-        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
+        call.answered(response)
         settle_response(call, response)
         return response
 
@@ -180,9 +197,9 @@ class PriceKeeperClient:
         except BaseException as exc:
             call.failed(exc)
             raise
+        call.answered(response)
         call.keep_body()
         response["body"] = InvokeEvents(response["body"], call, self._keeper.drainer)
-        response.setdefault("ResponseMetadata", {})["PriceKeeper"] = call.record
         return response
 
     def count_tokens(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -303,12 +320,10 @@ def _store(store: str | Store | None) -> Store:
     return store
 
 
-def _check_process_keywords(*, metering: object, journal: object, drain_abandoned: object, clock: object) -> None:
+def _check_process_keywords(*, metering: object, drain_abandoned: object, clock: object) -> None:
     """The keywords that are the process's alone, which no configuration can set."""
     if metering not in ("background", "sync"):
         raise ConfigError(f"metering: must be 'background' or 'sync', got {metering!r}")
-    if journal is not None:
-        raise ConfigError("journal: is not available yet; leave it out")
     if not isinstance(drain_abandoned, bool):
         raise ConfigError(f"drain_abandoned: must be True or False, got {drain_abandoned!r}")
     if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic")):

@@ -9,7 +9,8 @@ from botocore.response import StreamingBody
 
 from .call import Call
 from .core.estimates import text_bytes
-from .core.usage import counts_from_body, counts_from_headers, usage_from_headers
+from .core.outcomes import guardrail_outcome, intervened
+from .core.usage import Usage, counts_from_body, counts_from_headers, usage_from_headers
 
 _FIXED = (bytes, bytearray, str)
 _ALLOWED = "bytes, str, a file-like object, or a callable body(decision) that returns bytes, str or a dict"
@@ -57,9 +58,9 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
     except BaseException as exc:
         usage = counts.usage()
         if usage is not None and counts.output_tokens is not None:
-            call.settle(usage, estimated=True)  # how long cache writes live was in the body
+            call.settle(usage, "unanswered")  # how long cache writes live was in the body
         else:
-            call.settle_unknown(seen=counts)
+            call.settle_unknown("unanswered", seen=counts)
         call.mark(exc)
         raise
     response["body"] = StreamingBody(cast(Any, io.BytesIO(data)), len(data))
@@ -68,15 +69,20 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
     if found.output_tokens is None and found.input_tokens is not None and not _has_text_answer(parsed):
         found = found._replace(output_tokens=0)  # embeddings have no output tokens
     usage = found.usage()
-    if usage is None or found.output_tokens is None:
-        call.settle_unknown(seen=found, answer_bytes=text_bytes(parsed) if parsed is not None else len(data))
+    blocked = intervened(parsed)
+    if usage is not None and found.output_tokens is not None:
+        call.settle(usage, guardrail_outcome(usage) if blocked else None)
+    elif blocked and usage is None:
+        call.settle(Usage(), "guardrail_input")
+    elif parsed is None:
+        call.settle_unknown("unanswered" if not data else "no_usage", seen=found, answer_bytes=len(data))
     else:
-        call.settle(usage)
+        call.settle_unknown("no_usage", seen=found, answer_bytes=text_bytes(parsed))
 
 
-def _parsed(data: bytes) -> Any:
+def _parsed(data: bytes) -> object:
     try:
-        return json.loads(data)
+        return cast(object, json.loads(data))
     except ValueError:
         return None
 

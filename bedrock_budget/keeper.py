@@ -22,11 +22,13 @@ from .core.budget_rules import Budgets
 from .core.errors import BodyNotPortable, ConfigError, UnknownModel, UnknownPrice
 from .core.keys import UsageKey
 from .core.money import micros_half_up, usd_text
+from .core.outcomes import Outcome
 from .core.pricing import Price
 from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
 from .draining import Drainer
 from .errors import BudgetExhausted
 from .explanation import explain, percent
+from .journal.journal import Journal
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
 from .record import Decision, LabelStatus
@@ -48,12 +50,14 @@ class Keeper:
         keywords: Mapping[str, Any],
         region: str | None,
         sync: bool = False,
+        transactions: bool = False,
+        journal: Journal | None = None,
         drain_abandoned: bool = True,
     ) -> None:
         self.store = store
         self.clock = clock
         self.drainer = Drainer() if drain_abandoned else None
-        self.meter = Meter(store, clock, sync=sync)
+        self.meter = Meter(store, clock, sync=sync, transactions=transactions, journal=journal)
         self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region)
         self._region = region
         self._prices: LRUCache[tuple[str, date], Price | None] = LRUCache(MAX_UNLABELLED_PRICES)
@@ -136,6 +140,7 @@ class Keeper:
         if not self._registered:
             self._registered = True
             lifecycle.register(self)
+            self.meter.begin()
         return self.scopes.ready(scope, now)
 
     @staticmethod
@@ -223,7 +228,7 @@ class Keeper:
             f"{retry_at.isoformat()}",
             operation,
             retry_at,
-            call.refused(),
+            call.free(),
         )
 
     # -- asking
@@ -272,15 +277,15 @@ class Keeper:
         accounts = [route.account for route in snapshot.chain]
         keys = {account.key: account.shard_count for account in accounts}
         sums = self.store.read_shards(keys, writer_id=self.meter.writer_id)
-        amounts: list[Amounts] = []
+        amounts: list[tuple[Amounts, dict[Outcome, int]]] = []
         with self.meter.lock:
             for account in accounts:
                 found = sums[account.key]
                 unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
-                amounts.append(found.amounts.plus(unseen))
+                amounts.append((found.amounts.plus(unseen), account.outcome_counts()))
         in_force = self._in_force(snapshot, now)
         rows: list[LabelStatus] = []
-        for route, spent in zip(snapshot.chain, amounts, strict=True):
+        for route, (spent, counts) in zip(snapshot.chain, amounts, strict=True):
             quota = route.quota_pico_usd
             rows.append(
                 LabelStatus(
@@ -292,6 +297,7 @@ class Keeper:
                     **spent.usage._asdict(),
                     requests=spent.requests,
                     in_force=route is in_force,
+                    outcomes=counts,
                     mode=mode_of(spent.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
                 )
             )
@@ -327,7 +333,7 @@ class Keeper:
             self.drainer.take_no_more()
         self.meter.run_deferred()
         for stream in self.meter.open_streams():
-            stream.abandon()
+            stream.abandon("stream_open")
         self.scopes.close()
         self.meter.close(timeout)
 

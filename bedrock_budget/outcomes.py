@@ -1,9 +1,6 @@
-"""What an exception of a Bedrock call says of its cost.
+"""What an exception of a Bedrock call says of its outcome. The table of outcomes: `core.outcomes`."""
 
-- Refused: the service answered with an error status, or the call never left: it cost nothing. AWS bills inference,
-  and an error response carries no usage.
-- Unknown: the request was sent and no usable answer came back. The service may have run and billed it.
-"""
+from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -11,6 +8,7 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    EventStreamError,
     HTTPClientError,
     IncompleteReadError,
     ProxyConnectionError,
@@ -20,7 +18,9 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-_NEVER_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
+from .core.outcomes import Outcome
+
+_NEVER_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError, TypeError)
 _ANSWER_LOST = (
     ReadTimeoutError,
     ConnectionClosedError,
@@ -29,14 +29,24 @@ _ANSWER_LOST = (
     HTTPClientError,
     ResponseParserError,
 )
+#: ModelTimeoutException and ModelErrorException.
+_MODEL_FAILED = (408, 424)
 
 
-def was_sent(exc: BaseException) -> bool:
-    """Whether the call may have been billed although it failed with ``exc``."""
-    if isinstance(exc, (ClientError, TypeError, *_NEVER_SENT)):
-        return False
+def outcome_of(exc: BaseException) -> Outcome:
+    """The outcome of a call that raised ``exc``."""
+    if isinstance(exc, ClientError):
+        metadata: dict[str, Any] = dict(exc.response.get("ResponseMetadata") or {})
+        return "model_failed" if metadata.get("HTTPStatusCode") in _MODEL_FAILED else "refused"
+    if isinstance(exc, _NEVER_SENT):
+        return "not_sent"
     if isinstance(exc, _ANSWER_LOST):
-        return True
+        return "unanswered"
     # The rest of botocore's errors come before sending (parameters, credentials, endpoints); what is not botocore's,
     # an interrupt for one, may have come at any point.
-    return not isinstance(exc, BotoCoreError)
+    return "not_sent" if isinstance(exc, BotoCoreError) else "unanswered"
+
+
+def stream_outcome_of(exc: BaseException) -> Outcome:
+    """The outcome of a stream whose reading raised ``exc``: a modelled exception, or a connection that broke."""
+    return "stream_error" if isinstance(exc, EventStreamError) else "stream_cut"

@@ -1,8 +1,10 @@
 """What callers get to see: the record of a call, a decision, a label's status."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from .core.outcomes import Outcome
 from .core.selection import Mode, Reason
 
 Record = dict[str, Any]
@@ -32,6 +34,7 @@ class Decision:
 class LabelStatus:
     """One label of the ordering today, read fresh: spend and quota in USD micros, tokens by kind, settled calls.
 
+    ``outcomes``: how often calls of this process ended how today; see `core.outcomes`.
     Unlimited: ``quota_usd_micros`` and ``quota_pct`` are None. ``in_force``: the next call that names no label goes
     here.
     """
@@ -49,3 +52,4 @@ class LabelStatus:
     requests: int
     in_force: bool
     mode: Mode
+    outcomes: Mapping[Outcome, int] = field(hash=False)

@@ -16,8 +16,10 @@ from typing import Any, cast
 
 from .call import Call
 from .core.estimates import text_bytes
-from .core.usage import INVOCATION_METRICS, NOTHING, counts_from_body, counts_from_metrics, from_token_usage
+from .core.outcomes import GUARDRAIL_INTERVENED, Outcome, guardrail_outcome, intervened
+from .core.usage import INVOCATION_METRICS, NOTHING, Usage, counts_from_body, counts_from_metrics, from_token_usage
 from .draining import Drainer
+from .outcomes import stream_outcome_of
 
 log = logging.getLogger("bedrock_budget")
 
@@ -33,6 +35,7 @@ class MeteredStream:
         self._call = call
         self._drainer = drainer
         self._given_up = False
+        self._ending: Outcome = "stream_abandoned"  # what it is settled as, unless it says its usage
         self._once = threading.Lock()  # taken by who settles, and never given back
         self._pid = os.getpid()
         call.meter.opened(self)
@@ -74,13 +77,23 @@ class MeteredStream:
             self.close_now()
 
     def _broke(self, exc: BaseException) -> None:
+        if not self._given_up:
+            self._ending = stream_outcome_of(exc)
         self.close_now()  # botocore would keep the connection
         self._call.mark(exc)
 
-    def abandon(self) -> None:
+    def abandon(self, ending: Outcome | None = None) -> None:
         """Settle by what was seen, unless the call has settled."""
         if self._owned():
+            self._ending = ending or self._ending
             self._settle_unfinished()
+
+    def _settle(self, usage: Usage, guarded: bool) -> None:
+        """Settle by the usage that the stream said; ``guarded``: a guardrail stepped in."""
+        if guarded:
+            self._call.settle(usage, guardrail_outcome(usage))
+        else:
+            self._call.settle(usage, "drained" if self._given_up else None)
 
     def __del__(self) -> None:
         # A finalizer may run at any point, even inside the meter's own lock: it only leaves a note.
@@ -107,6 +120,7 @@ class ConverseEvents(MeteredStream):
     def __init__(self, stream: Any, call: Call, drainer: Drainer | None) -> None:
         super().__init__(stream, call, drainer)
         self._answer_bytes = 0
+        self._intervened = False
         self._deltas: list[Any] = []  # not measured yet: it takes several microseconds each
 
     def _events(self, *, handing_over: bool) -> Iterator[Any]:
@@ -126,7 +140,9 @@ class ConverseEvents(MeteredStream):
                     usage = from_token_usage(event["metadata"].get("usage"))
                     if usage is not None and self._owned():
                         deltas.clear()
-                        self._call.settle(usage)
+                        self._settle(usage, self._intervened)
+                elif "messageStop" in event:
+                    self._intervened = event["messageStop"].get("stopReason") == GUARDRAIL_INTERVENED
                 yield event
                 if handing_over and self._given_up:
                     return
@@ -135,7 +151,7 @@ class ConverseEvents(MeteredStream):
         except BaseException as exc:
             self._broke(exc)
             raise
-        self.abandon()
+        self.abandon("no_usage")
 
     def _fold(self) -> None:
         self._answer_bytes += sum(map(text_bytes, self._deltas))
@@ -143,7 +159,7 @@ class ConverseEvents(MeteredStream):
 
     def _settle_unfinished(self) -> None:
         self._fold()
-        self._call.settle_unknown(answer_bytes=self._answer_bytes)
+        self._call.settle_unknown(self._ending, answer_bytes=self._answer_bytes)
 
 
 class InvokeEvents(MeteredStream):
@@ -156,6 +172,7 @@ class InvokeEvents(MeteredStream):
         super().__init__(stream, call, drainer)
         self._chunks: list[bytes] = []
         self._seen = NOTHING
+        self._blocked = False  # by a guardrail
         self._answer_bytes = 0
 
     def _events(self, *, handing_over: bool) -> Iterator[Any]:
@@ -196,28 +213,33 @@ class InvokeEvents(MeteredStream):
         usage = counts.usage()
         if usage is not None and self._owned():
             self._chunks.clear()
-            self._call.settle(usage)
+            self._settle(usage, intervened(body))
 
     def _fold(self) -> None:
         """Count what the kept chunks say, and let them go."""
         for data in self._chunks:
             body = _parsed(data)
             self._seen = counts_from_body(body).over(self._seen)
+            self._blocked = self._blocked or intervened(body)
             self._answer_bytes += text_bytes(body)
         self._chunks.clear()
 
     def _settle_ended(self) -> None:
         """The stream is complete but had no metrics: its chunks' own counts are the best estimate, if all are there."""
         self._fold()
+        self._ending = "no_usage"
         usage = self._seen.usage()
-        if usage is not None and None not in (self._seen.input_tokens, self._seen.output_tokens):
-            self._call.settle(usage, estimated=True)
+        if self._blocked:
+            # Recorded: a stream whose input was blocked counts tokens, though no model ran, and has no metrics.
+            self._call.settle(Usage(), "guardrail_input")
+        elif usage is not None and None not in (self._seen.input_tokens, self._seen.output_tokens):
+            self._call.settle(usage, "no_usage")
         else:
             self._settle_unfinished()
 
     def _settle_unfinished(self) -> None:
         self._fold()
-        self._call.settle_unknown(seen=self._seen, answer_bytes=self._answer_bytes)
+        self._call.settle_unknown(self._ending, seen=self._seen, answer_bytes=self._answer_bytes)
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

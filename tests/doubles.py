@@ -225,7 +225,7 @@ class ByHand:
     def write(self) -> None:
         """The background write."""
         with suppress(StoreError):
-            self.keeper.meter._write_dirty()
+            self.keeper.meter._outbox.write_dirty()
 
     def pass_midnight(self) -> None:
         """What the refresher does with the scope's day at its end."""

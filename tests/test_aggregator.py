@@ -32,9 +32,9 @@ from bedrock_budget.core.errors import ConfigError, StoreError
 from bedrock_budget.core.keys import UsageKey, utc_hour
 from bedrock_budget.core.refresh import Intervals, total_is_stale
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.meter import new_writer_id
 from bedrock_budget.stores import DailyTotal, SQLiteStore, Store
 from bedrock_budget.testing import ManualClock
+from bedrock_budget.writers import new_writer_id
 
 KEY = UsageKey("ORG#acme#APP#chat", "premium", "20260115")
 

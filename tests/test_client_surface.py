@@ -256,11 +256,11 @@ def test_closing_a_view_only_flushes(local_bedrock: LocalBedrock) -> None:
     with metered(local_bedrock) as bedrock:
         with bedrock.for_app("billing") as view:
             view.converse(messages=HELLO)
-        assert not bedrock._keeper.meter._dirty
+        assert not bedrock._keeper.meter._outbox.dirty
         assert not bedrock._keeper.meter._closing.is_set()
         bedrock.converse(messages=HELLO)
     assert bedrock._keeper.meter._closing.is_set()
-    assert not bedrock._keeper.meter._dirty
+    assert not bedrock._keeper.meter._outbox.dirty
 
 
 def test_with_flushes_and_stops_the_meter_even_after_an_error(local_bedrock: LocalBedrock) -> None:
@@ -268,7 +268,7 @@ def test_with_flushes_and_stops_the_meter_even_after_an_error(local_bedrock: Loc
     with pytest.raises(ParamValidationError), bedrock:
         bedrock.converse(messages=bedrock.converse(messages=HELLO)["stopReason"])
     assert bedrock.status()[0].requests == 1
-    assert not bedrock._keeper.meter._dirty
+    assert not bedrock._keeper.meter._outbox.dirty
 
 
 def test_a_thousand_views_share_everything(local_bedrock: LocalBedrock) -> None:
@@ -307,7 +307,7 @@ def test_flush_says_whether_all_is_written(local_bedrock: LocalBedrock) -> None:
         bedrock.converse(messages=HELLO)
         assert bedrock.flush() is True
         assert bedrock.flush(timeout=0) is True
-        assert not bedrock._keeper.meter._dirty
+        assert not bedrock._keeper.meter._outbox.dirty
 
 
 @pytest.mark.parametrize("lambda_runtime", [False, True])
@@ -320,7 +320,7 @@ def test_sync_metering_writes_before_the_call_returns(
     with metered(local_bedrock, **keywords) as bedrock:
         for count in (1, 2):
             bedrock.converse(messages=HELLO)
-            assert bedrock._keeper.meter._dirty == {}
+            assert bedrock._keeper.meter._outbox.dirty == {}
             assert bedrock.status()[0].requests == count
 
 

@@ -8,6 +8,7 @@ from doubles import CHAIN, CONFIG, LABEL_PRICE, ByHand, UnreliableStore, config,
 
 from bedrock_budget.core.errors import BodyNotPortable, StoreError, UnknownModel, UnknownPrice
 from bedrock_budget.core.money import PICO_PER_MICRO
+from bedrock_budget.core.outcomes import Outcome
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.errors import BudgetExhausted
 from bedrock_budget.explanation import percent
@@ -64,7 +65,7 @@ def test_a_record_is_empty_until_its_call_settles_and_complete_afterwards(proces
 
 
 def test_a_refused_call_costs_nothing_and_is_not_counted(process: ByHand, store: UnreliableStore) -> None:
-    record = process.admit().refused()
+    record = process.admit().free()
     assert set(record["usage"].values()) == {0}
     assert record["cost_pico_usd"] == 0
     process.write()
@@ -72,7 +73,7 @@ def test_a_refused_call_costs_nothing_and_is_not_counted(process: ByHand, store:
 
 
 def test_a_call_of_unknown_outcome_is_an_estimate_that_counts(process: ByHand, store: UnreliableStore) -> None:
-    record = process.admit().settle_unknown()
+    record = process.admit().settle_unknown("unanswered")
     assert record["estimated"]
     assert record["cost_pico_usd"] > 0
     process.write()
@@ -345,7 +346,7 @@ class Stream:
     def __init__(self, process: ByHand) -> None:
         self._call = process.admit()
 
-    def abandon(self) -> None:
+    def abandon(self, ending: Outcome | None = None) -> None:
         self._call.settle(Usage(7))
 
 

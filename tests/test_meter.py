@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedrock_budget import meter as meter_module
+from bedrock_budget import outbox
 from bedrock_budget.clock import SystemClock
 from bedrock_budget.core.account import Batch
 from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.keys import UsageKey, is_writer_id, shard_of
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.meter import Meter, new_writer_id
+from bedrock_budget.meter import Meter
 from bedrock_budget.stores import SequenceConflict
 from bedrock_budget.testing import ManualClock
+from bedrock_budget.writers import new_writer_id
 
 KEY = UsageKey("ORG#acme#APP#chat", "premium", "20260115")
 ONE = Usage(10, 2, 3, 4, 5)
@@ -174,11 +176,11 @@ def test_an_outage_loses_nothing_and_keeps_two_amounts_a_key(
             meter.add(account, ONE, 3)
     frozen = set(store.batches)
     assert len(frozen) == 2  # the same ones over and over
-    assert len(meter._dirty) == 2
+    assert len(meter._outbox.dirty) == 2
     assert sum(account.unwritten_cost for account in accounts) == 6000
     tried = len(store.batches)
     store.come_back()
-    wait_until(lambda: not meter._dirty)
+    wait_until(lambda: not meter._outbox.dirty)
     applied = [batch for batch in store.batches[tried:] if batch in frozen]
     assert len(set(applied)) == len(applied) == 2  # each was applied once it could be, and not again
     assert stored(store, key(0), key(1)).cost_pico_usd == 6000
@@ -227,7 +229,7 @@ def test_a_pass_over_a_store_that_is_away_ends_early(still: Meter, store: Unreli
     for account in accounts:
         still.add(account, ONE, 1)
     assert not still.flush(timeout=0)
-    assert len(store.batches) <= meter_module.FAILURES_A_PASS
+    assert len(store.batches) <= outbox.FAILURES_A_PASS
 
 
 def test_a_writer_id_that_another_program_uses_is_given_up_and_nothing_is_lost(
@@ -472,7 +474,7 @@ def test_in_sync_mode_a_failed_write_is_repeated_in_the_background(
     meter.add(account, ONE, 1)  # does not raise
     assert meter.error is not None
     store.come_back()
-    wait_until(lambda: not meter._dirty)
+    wait_until(lambda: not meter._outbox.dirty)
     assert stored(store, KEY).requests == 1
 
 

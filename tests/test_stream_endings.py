@@ -142,7 +142,7 @@ def test_a_stream_that_is_still_open_at_close_settles_later(local_bedrock: Local
         response = kind.open(bedrock)
     assert spent(bedrock)[2] == (0, 0)
     list(response[kind.key])
-    assert bedrock._keeper.meter._dirty == {}
+    assert bedrock._keeper.meter._outbox.dirty == {}
     assert spent(bedrock)[2] == (1, EXACT)
 
 

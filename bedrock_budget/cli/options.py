@@ -91,7 +91,7 @@ def opened(args: argparse.Namespace, clock: Clock, *, looking_only: bool = False
     from .orgs import Orgs  # noqa: PLC0415
 
     budgets = load_budgets(args.config)
-    store = _shared_store(args.store, looking_only=looking_only)
+    store = shared_store(args.store, looking_only=looking_only)
     try:
         yield Orgs(store, budgets, clock)
     finally:
@@ -107,7 +107,8 @@ def store_url(given: str | None) -> str:
     return given or default_store_url()
 
 
-def _shared_store(given: str | None, *, looking_only: bool) -> "Store":
+def shared_store(given: str | None, *, looking_only: bool) -> "Store":
+    """The store of ``--store``, which other processes can see. Raises ConfigError."""
     from ..stores import MemoryStore, SQLiteStore, open_store  # noqa: PLC0415
     from ..stores.urls import state_folder  # noqa: PLC0415
     from .looking import looking_at  # noqa: PLC0415

@@ -66,7 +66,7 @@ class ScopeStatus:
             "model_id_in_force": self.model_id_in_force,
             "sticky_label": self.sticky_label,
             "override": None if self.override is None else self.override._asdict(),
-            "labels": [asdict(label) for label in self.labels],
+            "labels": [_figures(label) for label in self.labels],
         }
 
 
@@ -209,3 +209,10 @@ def _row(label: "LabelStatus", spend: str, quota: str) -> tuple[str, ...]:
         f"{label.cache_write_5m_tokens + label.cache_write_1h_tokens:,}",
         ", ".join(states),
     )
+
+
+def _figures(label: "LabelStatus") -> dict[str, Any]:
+    """What all processes share; how calls ended is known to the process that made them alone."""
+    figures = asdict(label)
+    del figures["outcomes"]
+    return figures

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .keys import UsageKey, shard_of
+from .outcomes import NOT_METERED, Outcome
 from .usage import Usage
 
 #: Own batches acknowledged up to this long before a daily total's pass began may be missing from the total.
@@ -85,6 +86,7 @@ class Account:
         "added",
         "in_flight",
         "key",
+        "outcomes",
         "sending",
         "shard_count",
         "spend",
@@ -107,6 +109,7 @@ class Account:
         self._acknowledged: list[Acknowledged] = []
         self._own = 0
         self._base = 0
+        self.outcomes: dict[Outcome, int] = {}  # how often each but "complete"
         self.spend = 0  # effective spend: the most that base + own has been today
 
     def add(self, usage: Usage, cost_pico_usd: int, requests: int = 1) -> None:
@@ -125,6 +128,15 @@ class Account:
             tokens[2] += usage[2]
             tokens[3] += usage[3]
             tokens[4] += usage[4]
+
+    def count(self, outcome: Outcome) -> None:
+        """Count an outcome other than "complete"."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def outcome_counts(self) -> dict[Outcome, int]:
+        """How often each outcome came, "complete" first."""
+        complete = self.added - sum(times for name, times in self.outcomes.items() if name not in NOT_METERED)
+        return {"complete": complete, **self.outcomes}
 
     @property
     def own(self) -> int:

@@ -77,6 +77,11 @@ class Controls(NamedTuple):
 class Store(ABC):
     """Counters, totals, sticky state and configuration that all processes share."""
 
+    @property
+    def url(self) -> str:
+        """What tells this store from others, for journals: its URL, or the name of its class."""
+        return type(self).__name__
+
     @abstractmethod
     def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
         """Add a batch's amounts to its shard.
@@ -88,6 +93,14 @@ class Store(ABC):
         Raises SequenceConflict if the item has a higher number of this writer (nothing is added), StoreError if the
         outcome is unknown or the write failed: repeat the same batch.
         """
+
+    def write_once(self, batch: Batch, *, now_epoch: float) -> None:
+        """As `write_batch`, for writers that are many and short-lived: may leave nothing of the writer in the item.
+
+        Idempotent only for 10 minutes from the first attempt, and only with the same ``now_epoch``; whoever does not
+        know the outcome by then must not repeat it. Raises StoreError, and SequenceConflict if it is `write_batch`.
+        """
+        self.write_batch(batch, now_epoch=now_epoch)
 
     @abstractmethod
     def read_shards(self, keys: Mapping[UsageKey, int], *, writer_id: str | None = None) -> Mapping[UsageKey, ShardSum]:

@@ -69,20 +69,39 @@ class DynamoDBStore(Store):
         known = max(batch.shard_count, self._shard_counts.get(batch.key, 0))
         while True:
             try:
-                self._add(batch, now_epoch, known)
+                self._calls.call("UpdateItem", USAGE, **self._addition(batch, now_epoch, known, numbered=True))
                 return
             except ConditionFailed as exc:
                 if self._was_applied(batch, exc):
                     return
-                # Written under more shards before: say so again, for readers go by the largest number they find.
-                if items.shard_count(exc.item) <= known:
-                    raise _does_not_say(batch) from exc
-                known = items.shard_count(exc.item)
-                if len(self._shard_counts) >= _MAX_SHARD_COUNTS:
-                    self._shard_counts.clear()
-                self._shard_counts[batch.key] = known
+                known = self._larger_shard_count(batch, exc, known)
 
-    def _add(self, batch: Batch, now_epoch: float, shard_count: int) -> None:
+    def write_once(self, batch: Batch, *, now_epoch: float) -> None:
+        check_batch(batch)
+        known = max(batch.shard_count, self._shard_counts.get(batch.key, 0))
+        while True:
+            # A token stands for one set of parameters. A refused transaction has changed nothing, so the next one,
+            # which says another shard count, may have a token of its own.
+            token = f"{batch.writer_id}-{batch.sequence}-{known}"
+            update = self._addition(batch, now_epoch, known, numbered=False)
+            try:
+                self._calls.transact(USAGE, [{"Update": update}], token)
+                return
+            except ConditionFailed as exc:
+                known = self._larger_shard_count(batch, exc, known)
+
+    def _larger_shard_count(self, batch: Batch, refusal: ConditionFailed, known: int) -> int:
+        # Written under more shards before: say so again, for readers go by the largest number they find.
+        found = items.shard_count(refusal.item)
+        if found <= known:
+            raise _does_not_say(batch) from refusal
+        if len(self._shard_counts) >= _MAX_SHARD_COUNTS:
+            self._shard_counts.clear()
+        self._shard_counts[batch.key] = found
+        return found
+
+    def _addition(self, batch: Batch, now_epoch: float, shard_count: int, *, numbered: bool) -> dict[str, Any]:
+        """The update that adds a batch to its shard; ``numbered``: on the condition that it has not been."""
         key, amounts = batch.key, batch.amounts
         shard = shard_key(key.scope, key.label, batch.shard)
         values: dict[str, Mapping[str, Any]] = {
@@ -91,25 +110,25 @@ class DynamoDBStore(Store):
             ":shard_count": items.number(shard_count),
             ":updated": items.number(int(now_epoch)),
             ":hour": items.text(active_key(utc_hour(now_epoch), active_bucket(shard))),
-            ":sequence": items.number(batch.sequence),
         }
         add = "cost_usd_micros :cost, requests :requests"
         for name, count in zip(Usage._fields, amounts.usage, strict=True):
             values[f":{name}"] = items.number(count)
             add += f", {name} :{name}"
-        self._calls.call(
-            "UpdateItem",
-            USAGE,
-            TableName=self._calls.physical(USAGE),
-            Key=items.day_item_key("shard_key", shard, key.day),
-            UpdateExpression=f"ADD {add} SET updated_at_epoch = :updated, active_hour = :hour, "
-            "shard_count = :shard_count, #w = :sequence",
-            ConditionExpression="(attribute_not_exists(#w) OR #w < :sequence) "
-            "AND (attribute_not_exists(shard_count) OR shard_count <= :shard_count)",
-            ExpressionAttributeNames={"#w": batch.writer_id},
-            ExpressionAttributeValues=values,
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
+        changes = f"ADD {add} SET updated_at_epoch = :updated, active_hour = :hour, shard_count = :shard_count"
+        condition = "(attribute_not_exists(shard_count) OR shard_count <= :shard_count)"
+        addition: dict[str, Any] = {
+            "TableName": self._calls.physical(USAGE),
+            "Key": items.day_item_key("shard_key", shard, key.day),
+            "ExpressionAttributeValues": values,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if numbered:
+            values[":sequence"] = items.number(batch.sequence)
+            addition["ExpressionAttributeNames"] = {"#w": batch.writer_id}
+            changes += ", #w = :sequence"
+            condition = f"(attribute_not_exists(#w) OR #w < :sequence) AND {condition}"
+        return {**addition, "UpdateExpression": changes, "ConditionExpression": condition}
 
     @staticmethod
     def _was_applied(batch: Batch, refusal: ConditionFailed) -> bool:

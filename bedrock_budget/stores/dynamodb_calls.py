@@ -8,11 +8,18 @@ from urllib.parse import urlencode
 import boto3.session
 from botocore import xform_name
 from botocore.config import Config
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from ..core.errors import ConfigError, StoreError
 from .dynamodb_capacity import Consumed
-from .dynamodb_errors import error_code, store_error
+from .dynamodb_errors import cancellation_reasons, error_code, store_error
 from .processes import WHOLE, PerProcess
 from .tables import Table, prefix_problem
 
@@ -48,6 +55,13 @@ class ConditionFailed(Exception):
 
 class _Unprocessed(StoreError):
     """DynamoDB left keys of a batch unread, which is normal under load."""
+
+
+def _is_conflict(exc: BaseException) -> bool:
+    """Whether a transaction was turned down because another write to an item was under way; botocore repeats none."""
+    codes = {error_code(exc.__cause__)} if exc.__cause__ else set[str]()
+    codes.update(str(reason.get("Code")) for reason in cancellation_reasons(exc.__cause__))
+    return bool(codes & {"TransactionConflictException", "TransactionConflict"})
 
 
 class _Slot:
@@ -121,6 +135,26 @@ class DynamoDBCalls:
                 f"DynamoDB {operation} on {names} in {self._place(client)}: truncated answer, outcome unknown ({exc!r})"
             ) from exc
         return response
+
+    def transact(self, table: Table, items: Sequence[Mapping[str, Any]], token: str) -> None:
+        """Write all of these items or none; the same ``token`` within 10 minutes writes nothing again.
+
+        Raises ConditionFailed if the first condition was refused, StoreError if the outcome is unknown.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_conflict),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(_FIRST_WAIT_SECS, max=_LONGEST_WAIT_SECS) + wait_random(0, _JITTER_SECS),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    self.call("TransactWriteItems", table, TransactItems=items, ClientRequestToken=token)
+                except StoreError as exc:
+                    reasons = cancellation_reasons(exc.__cause__)
+                    if reasons and reasons[0].get("Code") == "ConditionalCheckFailed":
+                        raise ConditionFailed(reasons[0].get("Item")) from exc
+                    raise
 
     def _ask(self, client: "BaseClient", operation: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         request = getattr(client, xform_name(operation))

@@ -45,6 +45,13 @@ def error_code(exc: BaseException) -> str:
     return str(error.get("Code") or "")
 
 
+def cancellation_reasons(exc: BaseException | None) -> list[Mapping[str, Any]]:
+    """Why each item of a transaction was not written; empty if the error says nothing of it."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
+    reasons: list[Mapping[str, Any]] = response.get("CancellationReasons") or []
+    return reasons
+
+
 def store_error(exc: Exception, operation: str, tables: str, place: str, url: str) -> StoreError:
     """The error to raise for one of a DynamoDB call.
 

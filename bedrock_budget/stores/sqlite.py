@@ -39,6 +39,11 @@ class SQLiteStore(Store):
     def __repr__(self) -> str:
         return f"<SQLiteStore {self.path}>"
 
+    @property
+    def url(self) -> str:
+        """The store URL of this store."""
+        return f"sqlite:///{self.path}"
+
     def write_batch(self, batch: Batch, *, now_epoch: float) -> None:
         check_batch(batch)
         shard = (*batch.key, batch.shard)

@@ -4,13 +4,17 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cli.command_line import DAY, NOW_EPOCH, Ran, Run, run_main, spend
 from cli.conftest import DOCS
 
 from bedrock_budget.cli import build_parser
+from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
+from bedrock_budget.journal.journal import Journal
+from bedrock_budget.journal.records import encode_usage
 from bedrock_budget.stores import SQLiteStore, Sticky, Store
 
 TEXT = DOCS.read_text(encoding="utf-8")
@@ -82,6 +86,18 @@ def use_up_a_day(store: Store) -> None:
         store.advance_sticky(scope, DAY, sticky)
 
 
+def leave_a_journal(store: SQLiteStore, root: Path) -> None:
+    """What a process that was killed left, by the documentation's name."""
+    journal = Journal(root, store.url)
+    journal.begin([], "wexampleOne", 0)
+    key = UsageKey("ORG#acme#APP#chat", "premium", DAY)
+    for _ in range(3):
+        journal.append(encode_usage(key, 8, 1_450_000_000, Usage(400, 16), None))
+    journal.after_fork_in_child()  # closes its files, as the kernel does
+    (folder,) = root.iterdir()
+    folder.rename(root / "4711-wexampleOne")
+
+
 def executed(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], endpoint: str = ENDPOINT
 ) -> str:
@@ -111,9 +127,10 @@ def executed(
 
 
 def test_the_examples_print_what_the_documentation_shows(
-    run: Run, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_up_a_day(store)
+    leave_a_journal(store, folder / "journal")
     text = TEXT.partition(TABLES)[0]
     assert executed(text, monkeypatch, capsys) == text
 

@@ -1,0 +1,223 @@
+"""Replay: give the store what a dead process had settled and the store has not got.
+
+Batches that were sent, or about to be, go out again unchanged and in order; the store knows those it has. The usage
+after them goes out as a new writer, in batches that are journaled in the same folder first, so that a replay may be
+killed and repeated. Then the folder is removed.
+
+A journal whose disk had failed may lack batches. The store's sequence numbers show it: if an item carries a higher
+number of the dead writer than its journal, what the journal has left for that item may be in the store already. It is
+not written again but put aside and reported as *in doubt*.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..core.account import ZERO, Amounts, Batch
+from ..core.keys import UsageKey, shard_of
+from ..core.money import usd_text
+from ..stores.contract import SequenceConflict, Store
+from . import files
+from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, UsageRecord, encode, read_segment
+
+log = logging.getLogger("bedrock_budget")
+
+
+class JournalUnreadable(Exception):
+    """A folder that cannot be replayed; the message says why."""
+
+
+@dataclass
+class Unwritten:
+    """What a folder holds that the store may lack. Costs are pico-USD."""
+
+    path: Path
+    store_url: str = ""
+    writer_id: str = ""
+    torn: int = 0
+    batches: dict[tuple[str, int], Batch] = field(default_factory=dict[tuple[str, int], Batch])
+    sums: dict[UsageKey, tuple[int, Amounts]] = field(default_factory=dict[UsageKey, tuple[int, Amounts]])
+    #: The highest sequence number that the journal knows of its process's writers, by key and writer.
+    sequences: dict[tuple[UsageKey, str], int] = field(default_factory=dict[tuple[UsageKey, str], int])
+    first_sequence: int = 0
+
+    @property
+    def amounts(self) -> Amounts:
+        """All of it."""
+        total = ZERO
+        for batch in self.batches.values():
+            total = total.plus(batch.amounts)
+        for _, amounts in self.sums.values():
+            total = total.plus(amounts)
+        return total
+
+    def take(self, record: Record) -> None:
+        """Take in the next record of the segment."""
+        match record:
+            case HeaderRecord(version, store_url, writer_id, sequence):
+                if version != VERSION:
+                    raise JournalUnreadable(f"{self.path} is of version {version}, this library writes {VERSION}")
+                self.store_url, self.writer_id, self.first_sequence = store_url, writer_id, sequence
+            case UsageRecord(key, shard_count, cost_pico_usd, usage, _):
+                self._add(key, shard_count, Amounts(cost_pico_usd, usage, 1))
+            case SumRecord(key, shard_count, amounts):
+                self._add(key, shard_count, amounts)
+            case BatchRecord(batch, replaces):
+                if replaces is not None:
+                    self.batches.pop(replaces, None)
+                else:
+                    self.sums.pop(batch.key, None)
+                self.batches[batch.writer_id, batch.sequence] = batch
+                self.sequences[batch.key, batch.writer_id] = batch.sequence
+            case AckRecord(writer_id, sequence):
+                self.batches.pop((writer_id, sequence), None)
+
+    def _add(self, key: UsageKey, shard_count: int, amounts: Amounts) -> None:
+        count, before = self.sums.get(key, (shard_count, ZERO))
+        self.sums[key] = (max(count, shard_count), before.plus(amounts))
+
+
+def read_unwritten(folder: Path) -> Unwritten:
+    """Read a folder, also that of a process that lives. Raises OSError, JournalUnreadable."""
+    found = Unwritten(folder)
+    segments = files.segments_in(folder)
+    if not segments:  # the process ended before it settled anything
+        return found
+    records, found.torn = read_segment(segments[-1])
+    if not records or not isinstance(records[0], HeaderRecord):
+        raise JournalUnreadable(f"{segments[-1]} does not begin as a journal does")
+    for record in records:
+        found.take(record)
+    return found
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of one folder. ``written``: what the store has now and may have had before (batches in flight);
+    ``in_doubt``: what was not written because it may have been, and where it was put aside."""
+
+    path: Path
+    written: Amounts
+    torn: int
+    in_doubt: Amounts = ZERO
+
+
+def replay(
+    folder: files.Folder, store: Store, *, now_epoch: Callable[[], float], new_writer_id: Callable[[], str]
+) -> Replayed:
+    """Give the store what a locked folder holds, and remove the folder.
+
+    Raises OSError, JournalUnreadable, and StoreError if the store does not take it: the folder stays, and may be
+    replayed again.
+    """
+    unwritten = read_unwritten(folder.path)
+    if unwritten.torn:
+        log.warning("%d torn records at the end of the journal %s were skipped", unwritten.torn, folder.path)
+    written = ZERO
+    segments = folder.segments()
+    doubtful: dict[UsageKey, Amounts] = {}
+    if segments:
+        with segments[-1].open("ab", buffering=0) as file:
+
+            def note(record: Record) -> None:
+                line = encode(record)
+                if file.write(line) != len(line):
+                    raise OSError(f"{segments[-1]}: the disk is full")
+                if isinstance(record, BatchRecord):
+                    os.fdatasync(file.fileno())
+
+            if unwritten.torn:
+                file.write(b"\n")  # so that the next record stands on a line of its own
+            for batch in unwritten.batches.values():
+                _send(store, batch, now_epoch())
+                note(AckRecord(batch.writer_id, batch.sequence))
+                written = written.plus(batch.amounts)
+            doubtful = _in_doubt(store, unwritten)
+            writer_id = new_writer_id()
+            left = ((key, *rest) for key, rest in unwritten.sums.items() if key not in doubtful)
+            for sequence, (key, shard_count, amounts) in enumerate(left, start=1):
+                batch = Batch(key, writer_id, sequence, shard_of(writer_id, shard_count), shard_count, amounts)
+                note(BatchRecord(batch, None))
+                _send(store, batch, now_epoch())
+                note(AckRecord(writer_id, sequence))
+                written = written.plus(amounts)
+    if doubtful:
+        kept = folder.put_aside()
+        total = ZERO
+        for amounts in doubtful.values():
+            total = total.plus(amounts)
+        log.error(
+            "in doubt: %s for %d calls may or may not be in the store, because the journal's disk had failed; they "
+            "were not written again, and the journal was put aside as %s",
+            usd_text(total.cost_pico_usd),
+            total.requests,
+            kept,
+        )
+        return Replayed(kept, written, unwritten.torn, total)
+    folder.remove()
+    return Replayed(folder.path, written, unwritten.torn)
+
+
+class OtherStore(Exception):
+    """A folder whose usage belongs to another store."""
+
+
+def replay_unlocked(
+    root: Path,
+    store: Store,
+    *,
+    store_url: str | None,
+    now_epoch: Callable[[], float],
+    new_writer_id: Callable[[], str],
+    skipped: Callable[[Path, Exception], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Replayed]:
+    """Replay the folders of all dead processes that used this store (``store_url`` None: any store).
+
+    ``skipped`` is told of folders that cannot be replayed, with a JournalUnreadable, OSError or OtherStore.
+    Raises StoreError if the store does not take what it is given, OSError if ``root`` cannot be read.
+    """
+    done: list[Replayed] = []
+    for folder in files.unlocked(root):
+        try:
+            if stop():
+                return done
+            found = read_unwritten(folder.path)
+            if store_url is not None and found.store_url not in ("", store_url):
+                raise OtherStore(f"{folder.path} belongs to the store {found.store_url}, not to {store_url}")
+            done.append(replay(folder, store, now_epoch=now_epoch, new_writer_id=new_writer_id))
+        except (OSError, JournalUnreadable, OtherStore) as exc:
+            skipped(folder.path, exc)
+        finally:
+            folder.release()
+    return done
+
+
+def _send(store: Store, batch: Batch, now_epoch: float) -> None:
+    try:
+        store.write_batch(batch, now_epoch=now_epoch)
+    except SequenceConflict:
+        # A later batch of this writer is in the item, and batches of one writer go to an item in order.
+        log.info("batch %d of writer %s was in the store already", batch.sequence, batch.writer_id)
+
+
+def _in_doubt(store: Store, unwritten: Unwritten) -> dict[UsageKey, Amounts]:
+    """The sums of keys whose items carry a batch that the journal does not know."""
+    doubtful: dict[UsageKey, Amounts] = {}
+    if not unwritten.sums:
+        return doubtful
+    for writer_id in _writers(unwritten):
+        shards = store.read_shards({key: count for key, (count, _) in unwritten.sums.items()}, writer_id=writer_id)
+        for key, (_, amounts) in unwritten.sums.items():
+            known = unwritten.sequences.get((key, writer_id), 0)
+            if writer_id == unwritten.writer_id:
+                known = max(known, unwritten.first_sequence)
+            if shards[key].writer_sequence > known:
+                doubtful[key] = amounts
+    return doubtful
+
+
+def _writers(unwritten: Unwritten) -> Iterable[str]:
+    return dict.fromkeys([unwritten.writer_id, *(writer for _, writer in unwritten.sequences)])
