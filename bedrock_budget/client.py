@@ -15,7 +15,7 @@ from .core.estimates import text_bytes
 from .core.outcomes import GUARDRAIL_INTERVENED, guardrail_outcome
 from .core.usage import from_token_usage
 from .invoke import body_bytes, check_body, is_portable, settle_response
-from .journal.journal import journal_for
+from .journal import journal_for
 from .keeper import Keeper
 from .known_scopes import Scope
 from .meter import CLOSE_SECS

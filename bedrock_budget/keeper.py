@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ParamValidationError
 from cachetools import LRUCache
@@ -28,12 +28,14 @@ from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
 from .draining import Drainer
 from .errors import BudgetExhausted
 from .explanation import explain, percent
-from .journal.journal import Journal
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
 from .record import Decision, LabelStatus
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Store
+
+if TYPE_CHECKING:
+    from .journal.journal import Journal
 
 MAX_UNLABELLED_PRICES = 512
 
@@ -51,7 +53,7 @@ class Keeper:
         region: str | None,
         sync: bool = False,
         transactions: bool = False,
-        journal: Journal | None = None,
+        journal: "Journal | None" = None,
         drain_abandoned: bool = True,
     ) -> None:
         self.store = store

@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import lifecycle
 from .clock import Clock
@@ -21,10 +21,12 @@ from .core.keys import UsageKey
 from .core.money import usd_text
 from .core.outcomes import Outcome
 from .core.usage import Usage
-from .journal.journal import Journal
-from .journal.takeover import TakeOver
 from .outbox import Outbox
 from .stores.contract import Store
+
+if TYPE_CHECKING:
+    from .journal.journal import Journal
+    from .journal.takeover import TakeOver
 
 log = logging.getLogger("bedrock_budget")
 
@@ -56,14 +58,13 @@ class Meter:
         *,
         sync: bool = False,
         transactions: bool = False,
-        journal: Journal | None = None,
+        journal: "Journal | None" = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._sync = sync
         self._transactions = transactions
         self._journal = journal
-        self._take_over = TakeOver(journal, store, clock) if journal else None
         self.on_written: Callable[[], None] = lambda: None  # called after each pass
         self._start_afresh()
 
@@ -77,9 +78,16 @@ class Meter:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._dirty = self._outbox.dirty
+        self._take_over = None if self._journal is None else self._new_take_over(self._journal)
         self._direct = self._sync  # usage is written by the thread that adds it
         self._hurried = False
         self._registered = False
+
+    def _new_take_over(self, journal: "Journal") -> "TakeOver":
+        from .journal.takeover import TakeOver  # noqa: PLC0415 - most programs have no journal
+
+        return TakeOver(journal, self._store, self._clock)
 
     @property
     def writer_id(self) -> str:
@@ -120,7 +128,11 @@ class Meter:
         ``outcome``: None for a complete call. ``request_id``: the service's, for the journal.
         """
         if self._journal is None:
-            self._outbox.add(account, usage, cost_pico_usd, outcome)
+            with self.lock:
+                account.add(usage, cost_pico_usd)
+                if outcome is not None:
+                    account.count(outcome)
+                self._dirty[account] = None
         else:
             self._outbox.add_journaled(self._journal, account, usage, cost_pico_usd, outcome, request_id)
         if self._direct:
@@ -224,9 +236,8 @@ class Meter:
 
     def after_fork_in_child(self) -> None:
         # The parent sends what it has; the child is a writer of its own, with a journal of its own.
-        if self._journal is not None and self._take_over is not None:
+        if self._journal is not None:
             self._journal.after_fork_in_child()
-            self._take_over = TakeOver(self._journal, self._store, self._clock)
         self._start_afresh()
 
     # -- the background thread

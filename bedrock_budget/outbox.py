@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
+from typing import TYPE_CHECKING
 
 from .clock import Clock
 from .core.account import Account, Batch
@@ -16,10 +17,11 @@ from .core.errors import StoreError
 from .core.money import usd_text
 from .core.outcomes import Outcome
 from .core.usage import Usage
-from .journal.journal import Journal
-from .journal.records import encode_usage
 from .stores.contract import SequenceConflict, Store
 from .writers import new_writer_id
+
+if TYPE_CHECKING:
+    from .journal.journal import Journal
 
 log = logging.getLogger("bedrock_budget")
 
@@ -35,7 +37,7 @@ class Outbox:
     ``transactions``: write each batch as a transaction that leaves no entry of the writer (AWS Lambda).
     """
 
-    def __init__(self, store: Store, clock: Clock, journal: Journal | None, *, transactions: bool) -> None:
+    def __init__(self, store: Store, clock: Clock, journal: "Journal | None", *, transactions: bool) -> None:
         self._store = store
         self._clock = clock
         self._journal = journal
@@ -57,25 +59,17 @@ class Outbox:
 
     # -- in
 
-    def add(self, account: Account, usage: Usage, cost_pico_usd: int, outcome: Outcome | None = None) -> None:
-        """Take in the usage of one settled call; ``outcome`` None if it is complete."""
-        with self.lock:
-            account.add(usage, cost_pico_usd)
-            if outcome is not None:
-                account.count(outcome)
-            self.dirty[account] = None
-
     def add_journaled(
         self,
-        journal: Journal,
+        journal: "Journal",
         account: Account,
         usage: Usage,
         cost_pico_usd: int,
         outcome: Outcome | None,
         request_id: str | None,
     ) -> None:
-        """As `add`; it is on the journal when this returns."""
-        line = encode_usage(account.key, account.shard_count, cost_pico_usd, usage, request_id)
+        """As `Meter.add`; it is on the journal when this returns."""
+        line = journal.line_of(account, usage, cost_pico_usd, request_id)
         with self.lock:
             if not journal.is_open:
                 journal.tend(self.dirty, self.writer_id, self._sequence)

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import IO, cast
+from typing import IO
 
 from ..core.account import ZERO, Account, Batch
-from ..core.errors import ConfigError
+from ..core.usage import Usage
 from . import files
-from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, encode
+from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, encode, encode_usage
 
 log = logging.getLogger("bedrock_budget")
 
@@ -26,24 +26,6 @@ MOST_BYTES = 4 << 20
 MOST_IDLE_BYTES = 256 << 10
 #: Between two attempts to go on after a failure.
 RETRY_SECS = 5.0
-
-
-JOURNAL_VARIABLE = "BEDROCK_BUDGET_JOURNAL"
-
-
-def journal_for(journal: str | os.PathLike[str] | None, journal_sync: str, store_url: str) -> "Journal | None":
-    """The journal of a client: its keyword, else ``$BEDROCK_BUDGET_JOURNAL``, else none. Raises ConfigError."""
-    if journal_sync not in ("normal", "full"):
-        raise ConfigError(f"journal_sync: must be 'normal' or 'full', got {journal_sync!r}")
-    if journal is None:
-        journal = os.environ.get(JOURNAL_VARIABLE) or None
-        if journal is None:
-            return None
-    if not isinstance(cast(object, journal), str | os.PathLike) or not os.fspath(journal):
-        raise ConfigError(f"journal: must be the path of a folder, got {journal!r}")
-    root = Path(os.path.abspath(os.path.expanduser(os.fspath(journal))))
-    files.check_root(root)
-    return Journal(root, store_url, full=journal_sync == "full")
 
 
 class Journal:
@@ -73,6 +55,11 @@ class Journal:
         return self._file is not None or self._tried_at is not None
 
     # -- records
+
+    @staticmethod
+    def line_of(account: Account, usage: Usage, cost_pico_usd: int, request_id: str | None) -> bytes:
+        """The record of one settled call."""
+        return encode_usage(account.key, account.shard_count, cost_pico_usd, usage, request_id)
 
     def append(self, line: bytes) -> None:
         """Write a record that the process can lose from here on."""

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,12 @@ def calls_overhead(calls: int) -> None:
             wrapped = operations(bedrock, {})
             for name in ("converse", "invoke_model"):
                 show(name, plain[name], wrapped[name], calls, 50)
+            with tempfile.TemporaryDirectory() as folder:
+                for sync in ("normal", "full"):
+                    keywords = {"config": CONFIG, "store": "memory://", "journal": folder, "journal_sync": sync}
+                    with PriceKeeperClient(client, org_id="acme", app_id="bench", **keywords) as journaled:
+                        one = operations(journaled, {})["converse"]
+                        show(f"converse, journal_sync={sync!r}", plain["converse"], one, calls, 50)
             added = {}
             for events in FEW_EVENTS, MANY_EVENTS:
                 _set(url, stream_events=events)

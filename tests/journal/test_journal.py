@@ -13,8 +13,8 @@ from doubles import AWAY, UnreliableStore, stored
 from bedrock_budget.core.errors import ConfigError
 from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.journal import files, journal
-from bedrock_budget.journal.journal import Journal, journal_for
+from bedrock_budget.journal import files, journal, journal_for
+from bedrock_budget.journal.journal import Journal
 from bedrock_budget.journal.records import AckRecord, BatchRecord, HeaderRecord, SumRecord, UsageRecord, read_segment
 from bedrock_budget.journal.replay import read_unwritten
 from bedrock_budget.meter import Meter
