@@ -68,6 +68,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill workers, lose replies, fail calls, and compare the shards with what was billed: ``-- --minutes 10``."""
+    session.install(*groups("test"))
+    install_wheel(session)
+    session.run("python", "tests/faults/driver.py", *session.posargs, env=INSTALLED)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The quickstart."""
     install_wheel(session)
