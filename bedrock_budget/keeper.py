@@ -64,7 +64,8 @@ class Keeper:
         self._region = region
         self._prices: LRUCache[tuple[str, date], Price | None] = LRUCache(MAX_UNLABELLED_PRICES)
         self._prices_lock = threading.Lock()
-        self._registered = False
+        self._used = False
+        lifecycle.register(self)  # a fork may come before the first call
 
     # -- deciding
 
@@ -139,8 +140,8 @@ class Keeper:
         )
 
     def _ready(self, scope: Scope, now: datetime) -> ScopeDay:
-        if not self._registered:
-            self._registered = True
+        if not self._used:
+            self._used = True
             lifecycle.register(self)
             self.meter.begin()
         return self.scopes.ready(scope, now)
@@ -331,6 +332,8 @@ class Keeper:
         self.meter.close(max(deadline - monotonic(), 0.0))
 
     def at_exit(self, timeout: float) -> None:
+        if not self._used:  # never used in this process
+            return
         if self.drainer is not None:
             self.drainer.take_no_more()
         self.meter.run_deferred()

@@ -1,6 +1,7 @@
 """The ends and forks of a process: who has something to finish, and who must start afresh.
 
 `multiprocessing` children leave without running ``atexit``; they run ``multiprocessing.util``'s finalizers instead.
+The processes of a Celery pool run neither, but Celery sends its signal ``worker_process_shutdown`` in them.
 """
 
 import atexit
@@ -9,7 +10,7 @@ import os
 import sys
 import weakref
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 log = logging.getLogger("bedrock_budget")
 
@@ -32,7 +33,11 @@ _exit_deadline: float | None = None
 
 
 def register(mortal: Mortal) -> None:
-    """Have ``mortal`` told of the end and of forks of this process. Held weakly. Call it on first use."""
+    """Have ``mortal`` told of the end and of forks of this process. Held weakly.
+
+    Call it when ``mortal`` is made, for a fork may come before its first use; and on first use in each process, which
+    may know ends that were not there before.
+    """
     global _hooked_pid  # noqa: PLW0603 - hooks belong to the process
     _mortals[id(mortal)] = mortal
     pid = os.getpid()
@@ -45,10 +50,19 @@ def register(mortal: Mortal) -> None:
     _hooked_pid = pid
     multiprocessing_util = sys.modules.get("multiprocessing.util")
     if multiprocessing_util is not None:
-        multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+        _finalize_by(multiprocessing_util)
+        # Children import their program first, then forget the finalizers that it registered, then run these.
+        multiprocessing_util.register_after_fork(multiprocessing_util, _finalize_by)
+    celery_signals = sys.modules.get("celery.signals")
+    if celery_signals is not None:
+        celery_signals.worker_process_shutdown.connect(_at_exit, weak=False, dispatch_uid=__name__)
 
 
-def _at_exit() -> None:
+def _finalize_by(multiprocessing_util: Any) -> None:
+    multiprocessing_util.Finalize(None, _at_exit, exitpriority=0)
+
+
+def _at_exit(**_celery: object) -> None:
     # May run twice, as a finalizer of `multiprocessing` and by atexit: the time is shared.
     global _exit_deadline  # noqa: PLW0603 - the end belongs to the process
     _exit_deadline = _exit_deadline or monotonic() + EXIT_SECS

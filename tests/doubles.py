@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from bedrock_budget import lifecycle
 from bedrock_budget.call import Call
 from bedrock_budget.clock import Clock
 from bedrock_budget.config import load_budgets
@@ -181,7 +182,8 @@ class ByHand:
         self.keeper = Keeper(store, budgets, clock, keywords=keywords, region="us-east-1", sync=sync)
         self.keeper.meter._start_thread = lambda: None  # type: ignore[method-assign]
         self.keeper.scopes._refresher._get_help = lambda: False  # type: ignore[method-assign]
-        self.keeper._registered = True  # the end of the test run is not its own
+        self.keeper._used = True  # the end of the test run is not its own
+        lifecycle._mortals.pop(id(self.keeper))
         self.scope = self.keeper.scopes.enter("acme", app)
 
     @property

@@ -229,6 +229,25 @@ def test_a_forked_child_writes_its_own_usage_and_the_parent_its_own(run: Run, da
 
 
 @needs_fork
+def test_children_forked_before_the_first_call_are_writers_of_their_own(run: Run, database: Path) -> None:
+    done = run("""
+        bedrock = client()
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                call(bedrock, 2)
+                sys.exit(0)
+            children.append(child)
+        for child in children:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        call(bedrock, 1)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert requests(database) == 3 * 2 + 1
+
+
+@needs_fork
 def test_a_forked_child_that_ends_abruptly_sends_nothing_of_its_parents(run: Run, database: Path) -> None:
     done = run(FORK.format(end="os._exit(0)"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -308,6 +327,30 @@ def test_children_of_multiprocessing_write_theirs(run: Run, database: Path, meth
     assert requests(database) == (2 + 1) + (3 + 1) + (6 if method == "fork" else 0)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_that_call_while_they_import_write_all(
+    run: Run, database: Path, method: str
+) -> None:
+    import multiprocessing
+
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    done = run(f"""
+        bedrock = client()
+        call(bedrock, 2)  # children that are not forks of this process import this file
+        def work():
+            call(bedrock)
+
+        if __name__ == "__main__":
+            child = multiprocessing.get_context({method!r}).Process(target=work)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert requests(database) == (3 if method == "fork" else 5)
+
+
 @needs_fork
 def test_the_workers_of_a_pool_write_theirs(run: Run, database: Path) -> None:
     done = run("""
@@ -359,6 +402,29 @@ def test_one_that_fails_at_the_end_does_not_keep_the_others_from_it(
     lifecycle._after_fork_in_child()
     assert told[2:] == ["child of first", "child of second"]
     assert lifecycle._exit_deadline is None
+
+
+def test_the_processes_of_a_celery_pool_are_told_of_their_end_by_its_signal(run: Run, database: Path) -> None:
+    done = run("""
+        class Signal:
+            receivers = {}
+
+            def connect(self, receiver, *, weak, dispatch_uid):
+                assert not weak
+                self.receivers[dispatch_uid] = receiver
+
+        signals = types.ModuleType("celery.signals")
+        signals.worker_process_shutdown = Signal()
+        sys.modules["celery.signals"] = signals
+        first, second = client(), client()
+        call(first, 2)
+        call(second, 1)
+        (receiver,) = Signal.receivers.values()
+        receiver(signal=signals.worker_process_shutdown, sender="a host", pid=os.getpid(), exitcode=0)
+        os._exit(0)
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert requests(database) == 3
 
 
 def test_the_end_waits_once_for_all_clients_together(monkeypatch: pytest.MonkeyPatch) -> None:
