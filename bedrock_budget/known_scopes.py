@@ -93,6 +93,10 @@ class KnownScopes:
             day = self._today(scope, now)
         day.used_at = now
         if day.awaits_look(now):
+            trouble = self._observer.trouble() if day.looked else None
+            if trouble is not None:  # not a frozen process: its looks wait for the store, and calls need not
+                day.failed(trouble)
+                return day
             self._refresher.first_look(day)
             if not day.starts_at <= now < day.ends_at:  # the look found another time zone or scope
                 day = self._today(scope, now)
@@ -110,6 +114,7 @@ class KnownScopes:
         for day in self._days.values():
             day.leave()
         self._days = {}
+        self._observer.after_fork_in_child()
         self._refresher.after_fork_in_child()
 
     # -- budgets

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from math import inf
+from time import monotonic  # how long a store takes is real time, whatever the clock of the org days says
 
 from .clock import Clock
 from .core.account import Account
 from .core.budget import ScopeBudget
-from .core.errors import ConfigError
+from .core.errors import ConfigError, StoreError
 from .core.keys import UsageKey
 from .core.money import usd_text
 from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, look_at_shards, next_look_secs, total_is_stale
@@ -27,6 +28,10 @@ SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
 
 #: A look that is overdue by its interval and this is not waited for any longer by the clock: the process was frozen.
 OVERDUE_SECS = 5.0
+#: A look that takes longer than this says that the store is slow.
+SLOW_SECS = 1.0
+#: Between two warnings of looks that fail, over all scopes; the rest are logged at DEBUG.
+WARN_SECS = 60.0
 #: Sticky items outlive their day by this much (schema specification, "StickyState TTL").
 STICKY_TTL_SECS = 3600
 
@@ -42,29 +47,59 @@ class Observer:
         self._clock = clock
         self._budget_of = budget_of
         self._snapshot_of = snapshot_of
+        self._failure: Exception | None = None  # why the last look of any scope failed
+        self._warned_at = -inf
+        self._under_way: dict[ScopeDay, float] = {}  # since when
+
+    def trouble(self) -> Exception | None:
+        """Why looks are late, if the store is the reason: the last one failed, or one takes long."""
+        if self._failure is not None:
+            return self._failure
+        if any(monotonic() - since > SLOW_SECS for since in list(self._under_way.values())):
+            return TimeoutError(f"the store has not answered for {SLOW_SECS:g} s")
+        return None
+
+    def after_fork_in_child(self) -> None:
+        """The looks under way are the parent's."""
+        self._under_way = {}
 
     def look(self, scope: ScopeDay) -> None:
         """Bring a scope up to date. Never raises: what went wrong is in ``scope.error``, and a next look is due."""
         now = self._clock.now()
         if not scope.asked and now < scope.fresh_until:  # under way: if the store hangs, calls do not wait for it
             scope.fresh_until = min(max(scope.fresh_until, now + timedelta(seconds=CONTROLS_SECS)), scope.ends_at)
+        self._under_way[scope] = monotonic()
         try:
             self._look(scope)
         except Exception as exc:
             scope.failed(exc)
+            self._failed(scope, exc)
             pause = min(SHORTEST_SECS * 2 ** min(scope.failures, 10), CONTROLS_SECS)
             scope.due_at = self._clock.monotonic() + pause
-            log.warning("cannot read the budget of %s: %s", scope.snapshot.budget.scope, exc)
         else:
             if scope.failures:
-                log.warning("the budget of %s can be read again", scope.snapshot.budget.scope)
+                level = logging.DEBUG if self._failure is None else logging.WARNING
+                log.log(level, "the budget of %s can be read again", scope.snapshot.budget.scope)
+            self._failure = None
             scope.succeeded()
             # A process that was frozen comes back overdue: its next call waits for a look.
             secs = scope.due_at - self._clock.monotonic() + (scope.interval_secs or 0.0) + OVERDUE_SECS
             scope.fresh_until = min(self._clock.now() + timedelta(seconds=secs), scope.ends_at)
         finally:
+            self._under_way.pop(scope, None)
             scope.tried.set()  # first: who finds nothing asked for asks again
             scope.asked = False
+
+    def _failed(self, scope: ScopeDay, exc: Exception) -> None:
+        now = monotonic()
+        warn = now - self._warned_at >= WARN_SECS or not isinstance(exc, StoreError)
+        if isinstance(exc, StoreError):
+            warn = warn or self._failure is None
+            self._failure = exc
+        if warn:
+            self._warned_at = now
+        level = logging.WARNING if warn else logging.DEBUG
+        log.log(level, "cannot read the budget of %s: %s", scope.snapshot.budget.scope, exc)
 
     def _look(self, scope: ScopeDay) -> None:
         now = self._clock.now()

@@ -222,10 +222,9 @@ class Meter:
         if not done:
             cost, keys = self._outbox.unwritten()
             log.error(
-                "usage of %s for %d (scope, label, day) could not be written in %g s: %s",
+                "usage of %s for %d (scope, label, day) could not be written in time: %s",
                 usd_text(cost),
                 keys,
-                timeout,
                 self.error,
             )
         return done

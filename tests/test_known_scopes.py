@@ -1,7 +1,6 @@
 """Scopes over time: budgets, days, midnights, clocks that jump, and stores that are away."""
 
 import gc
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -264,17 +263,39 @@ def test_a_store_that_was_never_set_up_is_an_error_whatever_the_policy(
     assert process.keeper.admit(other, None, "Converse", {}).record["degraded"]
 
 
-def test_recovery_is_logged_once(process: ByHand, store: UnreliableStore, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_an_outage_and_its_end_are_logged_once(
+    process: ByHand, store: UnreliableStore, caplog: pytest.LogCaptureFixture
+) -> None:
     process.admit()
+    for _ in range(2):  # each outage anew, however soon
+        caplog.clear()
+        store.go_away()
+        for _ in range(3):
+            process.look_when_due()
+        store.come_back()
+        for _ in range(3):
+            process.look_when_due()
+        assert caplog.text.count("cannot read the budget of ORG#acme#APP#chat: the store is away") == 1
+        assert caplog.text.count("can be read again") == 1
+
+
+def test_calls_of_scopes_whose_look_is_late_do_not_wait_for_a_store_in_trouble(
+    process: ByHand, store: UnreliableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.admit()
+    other = process.keeper.scopes.enter("acme", "billing")
+    process.keeper.admit(other, None, "Converse", {})
+    process.clock.advance(400)  # both are overdue: as after a freeze, calls wait for a look
+    assert not process.admit().record["degraded"]
     store.go_away()
-    for _ in range(3):
-        process.look_when_due()
+    process.clock.advance(400)
+    assert process.admit().record["degraded"]  # the first call to find out
+    looks = store.count("read_controls")
+    assert process.keeper.admit(other, None, "Converse", {}).record["degraded"]
+    assert store.count("read_controls") == looks  # without a look of its own
     store.come_back()
-    for _ in range(3):
-        process.look_when_due()
-    assert caplog.text.count("cannot read the budget of ORG#acme#APP#chat: the store is away") == 3
-    assert caplog.text.count("can be read again") == 1
+    process.look_when_due()
+    assert not process.admit().record["degraded"]
 
 
 def test_a_store_that_hangs_is_waited_for_once_by_all_first_callers_together(

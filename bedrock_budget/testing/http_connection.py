@@ -139,6 +139,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio. What the connection still had to send dies with it."""
+        self._transport = None  # closed already: asyncio would report a second end
         self.abort()
         self._connections.discard(self)
 
