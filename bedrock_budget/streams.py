@@ -151,7 +151,7 @@ class ConverseEvents(MeteredStream):
         except BaseException as exc:
             self._broke(exc)
             raise
-        self.abandon("no_usage")
+        self.abandon(None if self._given_up else "no_usage")
 
     def _fold(self) -> None:
         self._answer_bytes += sum(map(text_bytes, self._deltas))
@@ -227,13 +227,14 @@ class InvokeEvents(MeteredStream):
     def _settle_ended(self) -> None:
         """The stream is complete but had no metrics: its chunks' own counts are the best estimate, if all are there."""
         self._fold()
-        self._ending = "no_usage"
+        if not self._given_up:
+            self._ending = "no_usage"
         usage = self._seen.usage()
         if self._blocked:
             # Recorded: a stream whose input was blocked counts tokens, though no model ran, and has no metrics.
             self._call.settle(Usage(), "guardrail_input")
         elif usage is not None and None not in (self._seen.input_tokens, self._seen.output_tokens):
-            self._call.settle(usage, "no_usage")
+            self._call.settle(usage, self._ending)
         else:
             self._settle_unfinished()
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from time import time  # as file systems have it
 from typing import IO
 
 from ..core.errors import ConfigError
 
 LOCK = "lock"
 _NEW = "new-"
+_NEW_SECS = 60.0
 _SEGMENT = ".log"
 #: Put before the name of a folder that a person has to look at; nobody replays it.
 IN_DOUBT = "in-doubt-"
@@ -112,7 +114,9 @@ def lock_folder(path: Path) -> Folder | None:
         return None
     try:
         lock = (path / LOCK).open("r+b")
-    except FileNotFoundError:  # deleted, or cut off while it was
+    except FileNotFoundError:  # deleted, or its process was killed while it did so
+        with suppress(OSError):
+            path.rmdir()
         return None
     try:
         _lock(lock)
@@ -129,6 +133,11 @@ def lock_folder(path: Path) -> Folder | None:
 
 def unlocked(root: Path) -> Iterator[Folder]:
     """The folders of dead processes, each locked when it is handed over. Raises OSError."""
+    for path in root.glob(_NEW + "*"):
+        with suppress(OSError):
+            if time() - path.stat().st_mtime > _NEW_SECS:  # its process was killed while it made it
+                (path / LOCK).unlink(missing_ok=True)
+                path.rmdir()
     for path in folders_in(root):
         folder = lock_folder(path)
         if folder is not None:

@@ -1,6 +1,7 @@
 """Replay: whatever a dead process had done, the store ends with each call once."""
 
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,6 +174,17 @@ def test_an_empty_folder_is_removed(store: UnreliableStore, root: Path) -> None:
     (done,), skipped = replay_all(root, store)
     assert (done.written.requests, skipped) == (0, {})
     assert list(root.iterdir()) == []
+
+
+def test_what_was_killed_while_it_made_or_removed_its_folder_leaves_none(store: UnreliableStore, root: Path) -> None:
+    files.make_folder(root, "1-w").release()
+    (root / "1-w" / files.LOCK).unlink()
+    for name in ("new-dead", "new-alive"):
+        (root / name).mkdir()
+        (root / name / files.LOCK).touch()
+    os.utime(root / "new-dead", (0, 0))
+    assert replay_all(root, store) == ([], {})
+    assert [path.name for path in root.iterdir()] == ["new-alive"]
 
 
 def test_a_process_takes_over_the_journals_of_dead_ones(
