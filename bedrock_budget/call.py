@@ -75,9 +75,10 @@ class Call:
 
     def answered(self, response: dict[str, Any]) -> None:
         """The service has answered: have the response carry the record."""
-        metadata: dict[str, Any] | None = response.get("ResponseMetadata")
-        if metadata is None:
-            metadata = response["ResponseMetadata"] = {}
+        given: object = response.get("ResponseMetadata")
+        if not isinstance(given, dict):
+            given = response["ResponseMetadata"] = {}
+        metadata = cast("dict[str, Any]", given)
         metadata["PriceKeeper"] = self.record
         self.request_id = metadata.get("RequestId")
         if metadata.get("RetryAttempts"):
@@ -130,7 +131,13 @@ class Call:
         return record
 
     def failed(self, exc: BaseException) -> None:
-        """The call raised: settle it by its outcome, and have the exception name its labels."""
+        """The call raised: settle it by its outcome, and have the exception name its labels. Raises nothing."""
+        try:
+            self._failed(exc)
+        except Exception:  # of an exception that is not as botocore makes it: it is what the caller has to see
+            log.exception("a call that failed could not be settled: %r", exc)
+
+    def _failed(self, exc: BaseException) -> None:
         if isinstance(exc, ClientError):
             self.answered(cast("dict[str, Any]", exc.response))
         self.mark(exc)

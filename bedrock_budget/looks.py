@@ -30,6 +30,8 @@ SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
 OVERDUE_SECS = 5.0
 #: A look that takes longer than this says that the store is slow.
 SLOW_SECS = 1.0
+#: A failed look speaks for the others for so long: the pause after it, and a little.
+FAILED_SECS = CONTROLS_SECS + 5.0
 #: Between two warnings of looks that fail, over all scopes; the rest are logged at DEBUG.
 WARN_SECS = 60.0
 #: Sticky items outlive their day by this much (schema specification, "StickyState TTL").
@@ -48,12 +50,13 @@ class Observer:
         self._budget_of = budget_of
         self._snapshot_of = snapshot_of
         self._failure: Exception | None = None  # why the last look of any scope failed
+        self._failed_at = -inf
         self._warned_at = -inf
         self._under_way: dict[ScopeDay, float] = {}  # since when
 
     def trouble(self) -> Exception | None:
         """Why looks are late, if the store is the reason: the last one failed, or one takes long."""
-        if self._failure is not None:
+        if self._failure is not None and monotonic() - self._failed_at < FAILED_SECS:
             return self._failure
         if any(monotonic() - since > SLOW_SECS for since in list(self._under_way.values())):
             return TimeoutError(f"the store has not answered for {SLOW_SECS:g} s")
@@ -96,6 +99,7 @@ class Observer:
         if isinstance(exc, StoreError):
             warn = warn or self._failure is None
             self._failure = exc
+            self._failed_at = now
         if warn:
             self._warned_at = now
         level = logging.WARNING if warn else logging.DEBUG

@@ -153,7 +153,7 @@ class Meter:
 
     def begin(self) -> None:
         """Have a journal, and see to those of dead processes: the first call is about to be made."""
-        if self._journal is not None:
+        if self._journal is not None and not self._closing.is_set():
             self._outbox.open_journal()
             self._start_thread()
 
@@ -268,6 +268,7 @@ class Meter:
             wait=wait_random_exponential(multiplier=0.5, max=30),
             stop=stop_when_event_set(self._closing),
             sleep=sleep_using_event(self._closing),
+            before=lambda _: self._outbox.tend_journal(),
             reraise=True,
         )
         idle_secs = 0.0

@@ -29,6 +29,8 @@ log = logging.getLogger("bedrock_budget")
 FAILURES_A_PASS = 3
 #: A transaction that may have been applied is not repeated after this long: its token is good for 10 minutes.
 IN_DOUBT_SECS = 540.0
+#: A clock that is put back by less than this has not stood still.
+CLOCK_STEP_SECS = 60.0
 
 
 class Outbox:
@@ -71,14 +73,14 @@ class Outbox:
         """As `Meter.add`; it is on the journal when this returns."""
         line = journal.line_of(account, usage, cost_pico_usd, request_id)
         with self.lock:
-            if not journal.is_open:
+            if journal.is_due:
                 journal.tend(self.dirty, self.writer_id, self._sequence)
             journal.append(line)
             account.add(usage, cost_pico_usd)
             if outcome is not None:
                 account.count(outcome)
             self.dirty[account] = None
-        journal.sync()
+        journal.sync(self.lock)
 
     # -- out
 
@@ -102,6 +104,7 @@ class Outbox:
         """Send one batch of each account. Returns the first failure."""
         first: Exception | None = None
         failures = 0
+        known = self.error is not None
         for place, account in enumerate(accounts):
             # Who closes goes on for as long as the store takes what it is given: nobody else would write the rest.
             may_stop = failures or (place and not closing())
@@ -116,7 +119,8 @@ class Outbox:
                 if failures >= FAILURES_A_PASS:
                     break
         if first is not None:
-            log.warning("usage not written yet, it is kept and repeated: %s", first)
+            level = logging.DEBUG if known else logging.WARNING  # once an outage
+            log.log(level, "usage not written yet, it is kept and repeated: %s", first)
         return first
 
     def write_dirty(self) -> None:
@@ -130,9 +134,10 @@ class Outbox:
     def tend_journal(self) -> None:
         """Give back the journal's space, or try again to have one."""
         journal = self._journal
-        if journal is not None and journal.is_open:
+        if journal is not None:
             with self.lock:
-                journal.tend(self.dirty, self.writer_id, self._sequence)
+                if journal.is_open:
+                    journal.tend(self.dirty, self.writer_id, self._sequence)
 
     def open_journal(self) -> None:
         """Have a journal from here on, if there is to be one."""
@@ -164,7 +169,7 @@ class Outbox:
                         journal.batch(batch)
                 account.sending = sending = True
             if journal is not None:
-                journal.sync()
+                journal.sync(self.lock)
             now_epoch = self._clock.now().timestamp()
             if self._transactions:
                 self._write_once(account, batch, now_epoch)
@@ -204,9 +209,15 @@ class Outbox:
 
     def _write_once(self, account: Account, batch: Batch, now_epoch: float) -> None:
         # A transaction is the same one only with the same time in it, and only for 10 minutes.
-        first = self._sent_at.setdefault(account, now_epoch)
-        if 0 <= now_epoch - first < IN_DOUBT_SECS:
-            self._store.write_once(batch, now_epoch=first)
+        before = self._sent_at.get(account)
+        first = self._sent_at[account] = now_epoch if before is None else before
+        if -CLOCK_STEP_SECS < now_epoch - first < IN_DOUBT_SECS:
+            try:
+                self._store.write_once(batch, now_epoch=first)
+            except StoreError as exc:
+                if before is None and exc.refused:
+                    del self._sent_at[account]  # nothing is in doubt yet
+                raise
         else:
             with self.lock:
                 account.count("in_doubt")

@@ -15,6 +15,7 @@ from metered import ECONOMY, HELLO, NOVA_BODY, PRICES, metered, record_of, store
 from streaming import CONVERSE, KINDS, Kind, serve
 
 from bedrock_budget import PriceKeeperClient
+from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.outcomes import OUTCOMES, Outcome
 from bedrock_budget.core.pricing import cost_pico_usd
 from bedrock_budget.core.usage import Usage
@@ -237,6 +238,37 @@ def test_a_transaction_in_doubt_is_counted_and_not_repeated(
     assert row.requests == 2
     (told,) = [record for record in caplog.records if record.getMessage().startswith("in doubt: ")]
     assert told.levelno == logging.ERROR
+
+
+@pytest.mark.parametrize(("step_secs", "counted"), [(-0.01, 1), (-3600, 0), (500, 1), (541, 0)])
+def test_only_a_clock_that_moved_far_puts_a_transaction_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, local_bedrock: LocalBedrock, step_secs: float, counted: int
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+    store, clock = UnreliableStore(), ManualClock()
+    with metered(local_bedrock, store=store, clock=clock, on_store_error="open") as bedrock:
+        monkeypatch.setattr(type(bedrock._keeper.meter), "_start_thread", lambda self: None)
+        store.writes_fail = StoreError("no answer")
+        bedrock.converse(**ARGUMENTS)
+        store.come_back()
+        clock.set(clock.now() + timedelta(seconds=step_secs))
+        assert stored(bedrock, "economy").requests == counted
+
+
+def test_a_write_that_was_refused_is_never_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, local_bedrock: LocalBedrock
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+    store, clock = UnreliableStore(), ManualClock()
+    with metered(local_bedrock, store=store, clock=clock, on_store_error="open") as bedrock:
+        monkeypatch.setattr(type(bedrock._keeper.meter), "_start_thread", lambda self: None)
+        refusal = StoreError("access denied")
+        refusal.refused = True
+        store.writes_fail = refusal
+        bedrock.converse(**ARGUMENTS)
+        store.come_back()
+        clock.advance(timedelta(hours=1))
+        assert stored(bedrock, "economy").requests == 1
 
 
 def test_every_outcome_has_a_scenario() -> None:

@@ -75,13 +75,17 @@ def _row(path: Path) -> dict[str, Any]:
 
     state = "in doubt"
     if not path.name.startswith(IN_DOUBT):
-        folder = lock_folder(path)
-        state = "running" if folder is None else "dead"
-        if folder is not None:
-            folder.release()
+        try:
+            folder = lock_folder(path)
+            state = "running" if folder is None else "dead"
+            if folder is not None:
+                folder.release()
+        except OSError as exc:
+            note(f"{path}: {exc}")
+            state = "unreadable"
     try:
         found = read_unwritten(path)
-    except JournalUnreadable as exc:
+    except (JournalUnreadable, OSError) as exc:
         note(str(exc))
         found, state = Unwritten(path), "unreadable"
     amounts = found.amounts

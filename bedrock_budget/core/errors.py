@@ -26,4 +26,9 @@ class CostLimitExceeded(BudgetError):
 
 
 class StoreError(BudgetError):
-    """The store did not answer, or its answer cannot be trusted. Never means "no spend"."""
+    """The store did not answer, or its answer cannot be trusted. Never means "no spend".
+
+    ``refused``: it answered, and what it was asked to write was certainly not written.
+    """
+
+    refused = False

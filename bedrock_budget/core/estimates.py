@@ -5,7 +5,7 @@ Bounds, by what is known:
 - the answer was seen (a stream that ended early, a response without usage): output is its bytes / 3, rounded up, and
   at least what the response had counted by then;
 - nothing of the answer was seen (a read timeout, a connection lost after sending): the service may have generated and
-  billed all of it, so output is the request's own limit, else 4,096 tokens;
+  billed all of it, so output is the request's own limit (at most 200,000 tokens: no model gives more), else 4,096;
 - input is what the response counted; else the request's text in bytes / 3, and 1,600 tokens for each image or
   document (the most that one image of the common size limits counts for).
 
@@ -20,6 +20,7 @@ from .usage import Counts, Usage
 BYTES_PER_TOKEN = 3
 ATTACHMENT_TOKENS = 1_600
 UNSEEN_OUTPUT_TOKENS = 4_096
+MOST_OUTPUT_TOKENS = 200_000
 
 _ATTACHMENT_KEYS = ("bytes", "data")
 _LIMIT_KEYS = (
@@ -87,7 +88,7 @@ def estimate(request: object, *, seen: Counts, answer_bytes: int | None) -> Usag
     """
     if answer_bytes is None:
         limit = output_limit(request)
-        output = UNSEEN_OUTPUT_TOKENS if limit is None else limit
+        output = UNSEEN_OUTPUT_TOKENS if limit is None else min(limit, MOST_OUTPUT_TOKENS)
     else:
         output = tokens_in(answer_bytes)
     known = seen.over(

@@ -6,8 +6,9 @@ is always that of a dead process. ``NNNNNN.log`` is a segment; the highest numbe
 """
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import weakref
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,11 @@ _NEW_SECS = 60.0
 _SEGMENT = ".log"
 #: Put before the name of a folder that a person has to look at; nobody replays it.
 IN_DOUBT = "in-doubt-"
+#: Process id and writer id. Whatever else stands beside the journal's folders is none of ours.
+_NAME = re.compile(rf"({IN_DOUBT})?[0-9]+-w[A-Za-z0-9_-]{{10}}")
+_NEW_NAME = re.compile(rf"{_NEW}[0-9a-f]{{16}}")
+
+_held: "weakref.WeakSet[Folder]" = weakref.WeakSet()
 
 
 class Folder:
@@ -30,6 +36,7 @@ class Folder:
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
         self._lock = lock
+        _held.add(self)
 
     def segment(self, number: int) -> Path:
         """The path of a segment."""
@@ -40,10 +47,12 @@ class Folder:
         return segments_in(self.path)
 
     def remove(self) -> None:
-        """Delete the folder with all its segments, then give the lock back. Raises OSError."""
-        for path in self.path.iterdir():
-            if path.name != LOCK:
-                discard(path)
+        """Delete the folder with all its segments, then give the lock back. Raises OSError.
+
+        The newest segment goes last: an older one that is left without it would count as the truth.
+        """
+        for path in [*self.path.glob("*.tmp"), *self.segments()]:
+            discard(path)
         (self.path / LOCK).unlink()
         self.path.rmdir()
         self.release()
@@ -78,9 +87,11 @@ def make_folder(root: Path, name: str) -> Folder:
     new = root / (_NEW + secrets.token_hex(8))
     new.mkdir(mode=0o700)
     lock = (new / LOCK).open("wb")
+    folder = Folder(new, lock)
     try:
         _lock(lock)
-        return Folder(new.rename(root / name), lock)
+        folder.path = new.rename(root / name)
+        return folder
     except BaseException:
         lock.close()
         with suppress(OSError):
@@ -100,7 +111,9 @@ def folders_in(root: Path) -> list[Path]:
     """The folders of processes, dead or alive, and those put aside, by name. Raises OSError."""
     if not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(_NEW))
+    return sorted(
+        path for path in root.iterdir() if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
 
 
 def segments_in(folder: Path) -> list[Path]:
@@ -114,15 +127,16 @@ def lock_folder(path: Path) -> Folder | None:
         return None
     try:
         lock = (path / LOCK).open("r+b")
-    except FileNotFoundError:  # deleted, or its process was killed while it did so
-        with suppress(OSError):
-            path.rmdir()
-        return None
+    except FileNotFoundError:
+        if segments_in(path):
+            raise
+        return None  # replayed and removed by another just now
+    folder = Folder(path, lock)
     try:
         _lock(lock)
         if os.fstat(lock.fileno()).st_ino == (path / LOCK).stat().st_ino:
-            return Folder(path, lock)
-    except (BlockingIOError, FileNotFoundError):  # FileNotFoundError: replayed and removed by another just now
+            return folder
+    except (BlockingIOError, FileNotFoundError):  # FileNotFoundError: as above
         pass
     except BaseException:
         lock.close()
@@ -131,17 +145,25 @@ def lock_folder(path: Path) -> Folder | None:
     return None
 
 
-def unlocked(root: Path) -> Iterator[Folder]:
-    """The folders of dead processes, each locked when it is handed over. Raises OSError."""
-    for path in root.glob(_NEW + "*"):
+def sweep(root: Path) -> None:
+    """Remove what processes left that were killed while they made or removed their folder."""
+    for path in list(root.glob("*")):
         with suppress(OSError):
-            if time() - path.stat().st_mtime > _NEW_SECS:  # its process was killed while it made it
+            if _NEW_NAME.fullmatch(path.name) and not path.is_symlink() and time() - path.stat().st_mtime > _NEW_SECS:
                 (path / LOCK).unlink(missing_ok=True)
                 path.rmdir()
-    for path in folders_in(root):
-        folder = lock_folder(path)
-        if folder is not None:
-            yield folder
+            elif _NAME.fullmatch(path.name) and not (path / LOCK).exists():
+                path.rmdir()  # fails if anything is in it
+
+
+def _after_fork_in_child() -> None:
+    # A lock is held for as long as any process has its file open: a child must not keep its parent's.
+    for folder in list(_held):
+        folder.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def sync_folder(path: Path) -> None:

@@ -8,7 +8,7 @@ to the old segment; a replay finds that out by the store's sequence numbers (see
 import logging
 import os
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -38,7 +38,7 @@ class Journal:
     def __init__(self, root: Path, store_url: str, *, full: bool = False) -> None:
         self.root = root
         self.store_url = store_url
-        self.error: OSError | None = None  # why records are not written; None while they are
+        self.error: Exception | None = None  # why records are not written; None while they are
         self._full = full
         self._start_afresh()
 
@@ -47,12 +47,18 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._number = 0
         self._bytes = 0
+        self._most_bytes = MOST_BYTES
         self._tried_at: float | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is a segment to write to, or an attempt at one has failed."""
         return self._file is not None or self._tried_at is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be tended before the next record: there is no segment, or it is long."""
+        return self._file is None or self._bytes >= self._most_bytes
 
     # -- records
 
@@ -71,7 +77,7 @@ class Journal:
             if written != len(line):
                 raise OSError(f"{written} of {len(line)} bytes could be written")
             self._bytes += written
-        except OSError as exc:
+        except (OSError, ValueError) as exc:
             self._failed(exc)
 
     def batch(self, batch: Batch, replaces: Batch | None = None) -> None:
@@ -83,16 +89,16 @@ class Journal:
         """The store has a batch."""
         self.append(encode(AckRecord(batch.writer_id, batch.sequence)))
 
-    def sync(self) -> None:
-        """With ``full``, have all records so far on the disk. Call it without a lock."""
+    def sync(self, lock: AbstractContextManager[object]) -> None:
+        """With ``full``, have all records so far on the disk. Called without the meter's ``lock``."""
         file = self._file
         if self._full and file is not None:
             try:
                 os.fdatasync(file.fileno())
-            except ValueError:  # closed: a new segment has taken over, and is on the disk
-                pass
-            except OSError as exc:
-                self._failed(exc)
+            except (OSError, ValueError) as exc:
+                with lock:
+                    if self._file is file:  # else a new segment has taken over, and is on the disk
+                        self._failed(exc)
 
     # -- segments
 
@@ -103,7 +109,7 @@ class Journal:
         """
         accounts = [each for each in unwritten if each.dirty]
         if self._file is not None:
-            if self._bytes < (MOST_BYTES if accounts else MOST_IDLE_BYTES):
+            if self._bytes < (self._most_bytes if accounts else MOST_IDLE_BYTES):
                 return
         elif self._tried_at is not None and monotonic() - self._tried_at < RETRY_SECS:
             return
@@ -117,6 +123,9 @@ class Journal:
             self._begin(self._folder, _carried_over(accounts, self.store_url, writer_id, sequence))
         except OSError as exc:
             self._failed(exc)
+            if self._folder is not None and not self._folder.path.exists():  # somebody has removed it
+                self._folder.release()
+                self._folder = None
             return
         if self.error is not None:
             log.warning("the journal in %s works again", self.root)
@@ -143,6 +152,7 @@ class Journal:
             raise
         old, self._file = self._file, file
         self._number, self._bytes = number, len(data)
+        self._most_bytes = max(MOST_BYTES, 2 * len(data))
         if old is not None:
             old.close()
         for stale in folder.segments():
@@ -150,7 +160,7 @@ class Journal:
                 with suppress(OSError):  # read by nobody: the highest number counts
                     files.discard(stale)
 
-    def _failed(self, exc: OSError) -> None:
+    def _failed(self, exc: Exception) -> None:
         if self.error is None:
             log.error(
                 "the journal in %s cannot be written, so until it can be, usage that the store has not got yet is "

@@ -129,7 +129,7 @@ def read_segment(path: Path) -> Segment:
         for line in file:
             try:
                 records.append(decode(line))
-            except (ValueError, TypeError, IndexError):
+            except (ValueError, TypeError, IndexError, RecursionError):
                 torn += 1
     return Segment(records, torn)
 

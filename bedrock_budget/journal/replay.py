@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.account import ZERO, Amounts, Batch
+from ..core.errors import StoreError
 from ..core.keys import UsageKey, shard_of
 from ..core.money import usd_text
 from ..stores.contract import SequenceConflict, Store
@@ -23,6 +24,10 @@ from . import files
 from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, UsageRecord, encode, read_segment
 
 log = logging.getLogger("bedrock_budget")
+
+
+#: A search gives up after so many failures of the store in a row: it is away.
+FAILURES_A_SEARCH = 3
 
 
 class JournalUnreadable(Exception):
@@ -82,14 +87,23 @@ class Unwritten:
 def read_unwritten(folder: Path) -> Unwritten:
     """Read a folder, also that of a process that lives. Raises OSError, JournalUnreadable."""
     found = Unwritten(folder)
-    segments = files.segments_in(folder)
-    if not segments:  # the process ended before it settled anything
-        return found
-    records, found.torn = read_segment(segments[-1])
+    while True:
+        segments = files.segments_in(folder)
+        if not segments:  # the process ended before it settled anything
+            return found
+        try:
+            records, found.torn = read_segment(segments[-1])
+            break
+        except FileNotFoundError:  # its process has begun a new one
+            continue
     if not records or not isinstance(records[0], HeaderRecord):
         raise JournalUnreadable(f"{segments[-1]} does not begin as a journal does")
-    for record in records:
-        found.take(record)
+    try:
+        for record in records:
+            found.take(record)
+        _ = found.amounts
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise JournalUnreadable(f"{segments[-1]} holds what no journal does: {exc}") from exc
     return found
 
 
@@ -128,8 +142,10 @@ def replay(
                 if isinstance(record, BatchRecord):
                     os.fdatasync(file.fileno())
 
-            if unwritten.torn:
-                file.write(b"\n")  # so that the next record stands on a line of its own
+            # The next record stands on a line of its own, and one that lacks but its end stays torn: what it says was
+            # not sent, and goes out as something else now.
+            if unwritten.torn and file.write(b"?\n") != 2:
+                raise OSError(f"{segments[-1]}: the disk is full")
             for batch in unwritten.batches.values():
                 _send(store, batch, now_epoch())
                 note(AckRecord(batch.writer_id, batch.sequence))
@@ -180,18 +196,32 @@ def replay_unlocked(
     Raises StoreError if the store does not take what it is given, OSError if ``root`` cannot be read.
     """
     done: list[Replayed] = []
-    for folder in files.unlocked(root):
+    failure: StoreError | None = None
+    failures = 0
+    files.sweep(root)
+    for path in files.folders_in(root):
+        if stop() or failures >= FAILURES_A_SEARCH:
+            break
+        folder: files.Folder | None = None
         try:
-            if stop():
-                return done
-            found = read_unwritten(folder.path)
+            folder = files.lock_folder(path)
+            if folder is None:
+                continue
+            found = read_unwritten(path)
             if store_url is not None and found.store_url not in ("", store_url):
-                raise OtherStore(f"{folder.path} belongs to the store {found.store_url}, not to {store_url}")
+                raise OtherStore(f"{path} belongs to the store {found.store_url}, not to {store_url}")
             done.append(replay(folder, store, now_epoch=now_epoch, new_writer_id=new_writer_id))
-        except (OSError, JournalUnreadable, OtherStore) as exc:
-            skipped(folder.path, exc)
+            failures = 0
+        except StoreError as exc:
+            failure = failure or exc
+            failures += 1
+        except (OSError, JournalUnreadable, OtherStore, ValueError, TypeError) as exc:
+            skipped(path, exc)
         finally:
-            folder.release()
+            if folder is not None:
+                folder.release()
+    if failure is not None:
+        raise failure
     return done
 
 

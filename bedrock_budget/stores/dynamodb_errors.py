@@ -34,6 +34,9 @@ _NO_CREDENTIALS = (
     TokenRetrievalError,
 )
 
+#: A transaction with the same token may be being applied.
+_UNDER_WAY = frozenset({"TransactionInProgressException", "IdempotentParameterMismatchException"})
+
 #: An HTML page as an error's text is cut to this many characters.
 _LONGEST_TEXT = 400
 
@@ -52,11 +55,25 @@ def cancellation_reasons(exc: BaseException | None) -> list[Mapping[str, Any]]:
     return reasons
 
 
+def is_refusal(exc: BaseException) -> bool:
+    """Whether the service turned a request down at its first attempt: an earlier one may have been applied."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
+    metadata: Mapping[str, Any] = response.get("ResponseMetadata") or {}
+    refused = 400 <= int(metadata.get("HTTPStatusCode") or 0) < 500 and not metadata.get("RetryAttempts")
+    return refused and error_code(exc) not in _UNDER_WAY
+
+
 def store_error(exc: Exception, operation: str, tables: str, place: str, url: str) -> StoreError:
     """The error to raise for one of a DynamoDB call.
 
     ``tables``: the physical names asked for; ``place``: region and endpoint; ``url``: the store's URL, for commands.
     """
+    error = _store_error(exc, operation, tables, place, url)
+    error.refused = is_refusal(exc)
+    return error
+
+
+def _store_error(exc: Exception, operation: str, tables: str, place: str, url: str) -> StoreError:
     code = error_code(exc)
     text = str(exc)
     if len(text) > _LONGEST_TEXT:

@@ -130,6 +130,7 @@ class Load:
         client.converse = self._timed
         self._views = {app: bedrock.for_app(app) for app in (*APPS, LATE_APP)}
         self._numbers = itertools.count()
+        self._turns = itertools.count()  # of the apps
         self._inner = threading.local()
         self.pool = ThreadPoolExecutor(threads)
         self.told = [Told() for _ in range(threads)]
@@ -143,7 +144,7 @@ class Load:
 
     def wrapped(self, calls: int) -> None:
         """So many calls through the library, over all apps."""
-        self._spread(lambda told: self._call(told, APPS[next(self._numbers) % len(APPS)]), calls)
+        self._spread(lambda told: self._call(told, APPS[next(self._turns) % len(APPS)]), calls)
 
     def plain(self, calls: int) -> None:
         """So many calls of the boto3 client itself."""

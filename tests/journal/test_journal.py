@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -101,17 +102,39 @@ def test_a_long_segment_gives_way_to_one_that_holds_what_is_unwritten(
     add(meter, 10)
     meter.flush(0)  # a batch in flight
     add(meter, 40)
-    before = read_unwritten(folder_of(root)).amounts
-    meter._outbox.tend_journal()
-    assert kinds(root) == ["HeaderRecord", "BatchRecord", "SumRecord"]
-    assert segment_of(root).name == "000002.log"
-    assert read_unwritten(folder_of(root)).amounts == before
-    assert before.requests == 50
+    assert kinds(root)[:3] == ["HeaderRecord", "BatchRecord", "SumRecord"]
+    assert segment_of(root).name > "000001.log"
+    assert segment_of(root).stat().st_size < 2_200
+    assert read_unwritten(folder_of(root)).amounts.requests == 50
     add(meter)
     store.come_back()
     assert meter.flush(5)
     assert stored(store, KEY).requests == 51
     assert read_unwritten(folder_of(root)).amounts.requests == 0
+
+
+def test_what_cannot_be_made_shorter_is_not_written_again_for_each_call(
+    monkeypatch: pytest.MonkeyPatch, meter: Meter, store: UnreliableStore, root: Path
+) -> None:
+    monkeypatch.setattr(journal, "MOST_BYTES", 300)
+    for number in range(20):
+        add(meter, 1, KEY._replace(label=f"label{number}"))
+    segments = int(segment_of(root).stem)
+    assert segments < 10
+    add(meter, 5)
+    assert int(segment_of(root).stem) <= segments + 1
+    assert read_unwritten(folder_of(root)).amounts.requests == 25
+
+
+def test_a_journal_that_somebody_removed_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, meter: Meter, root: Path
+) -> None:
+    monkeypatch.setattr(journal, "MOST_BYTES", 500)
+    monkeypatch.setattr(journal, "RETRY_SECS", 0.0)
+    add(meter)
+    shutil.rmtree(root)
+    add(meter, 20)
+    assert read_unwritten(folder_of(root)).amounts.requests == 21
 
 
 def test_space_is_given_back_once_all_is_written(monkeypatch: pytest.MonkeyPatch, meter: Meter, root: Path) -> None:

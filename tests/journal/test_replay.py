@@ -16,7 +16,7 @@ from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal import files
 from bedrock_budget.journal.journal import Journal
-from bedrock_budget.journal.records import HeaderRecord, encode
+from bedrock_budget.journal.records import HeaderRecord, UsageRecord, encode
 from bedrock_budget.journal.replay import Replayed, read_unwritten, replay_unlocked
 from bedrock_budget.meter import Meter
 from bedrock_budget.stores import MemoryStore, Store
@@ -118,6 +118,108 @@ def test_a_torn_end_is_skipped_and_reported(
     assert stored(store, KEY).requests == 2
 
 
+def test_a_batch_that_lacks_but_its_end_stays_torn(meter: Meter, store: UnreliableStore, root: Path) -> None:
+    add(meter, 3)
+    meter._outbox._store = UnreliableStore()
+    meter._outbox._store.writes_fail = AWAY
+    meter.flush(0)  # the batch is on the journal, and then the process is killed
+    die(meter)
+    (segment,) = root.glob("*/*.log")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    for _ in range(2):
+        store.fails = lambda name, subject: _next(store, name, [])
+        with suppress(StoreError):
+            replay_all(root, store)
+    store.come_back()
+    store.fails = lambda name, subject: None
+    replay_all(root, store)
+    assert stored(store, KEY).requests == 3
+
+
+def test_the_newest_segment_is_removed_last(
+    monkeypatch: pytest.MonkeyPatch, meter: Meter, store: UnreliableStore, root: Path
+) -> None:
+    add(meter, 3)
+    (segment,) = root.glob("*/*.log")
+    stale = segment.with_name("000000.log")
+    stale.write_bytes(segment.read_bytes())  # its process was killed before it could remove it
+    die(meter)
+    removed: list[str] = []
+
+    def killed(path: Path) -> None:
+        if removed:
+            raise OSError("killed")
+        removed.append(path.name)
+        path.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "discard", killed)
+        replay_all(root, store)
+    assert removed == ["000000.log"]
+    replay_all(root, store)
+    assert stored(store, KEY).requests == 3
+
+
+def test_what_is_no_journal_is_left_alone(store: UnreliableStore, root: Path, tmp_path: Path) -> None:
+    for name in ("dpkg", "1-w", "x-wexampleOne", "new-folder"):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for file in (files.LOCK, "status", "000001.log"):
+            (folder / file).write_text("precious")
+    (tmp_path / "elsewhere").mkdir()
+    (root / "1-wexampleOne").symlink_to(tmp_path / "elsewhere")
+    before = sorted(root.rglob("*"))
+    assert replay_all(root, store) == ([], {})
+    assert sorted(root.rglob("*")) == before
+
+
+def test_one_folder_that_cannot_be_replayed_does_not_keep_others_from_it(
+    make_meter: MakeMeter, store: UnreliableStore, root: Path
+) -> None:
+    hostile = files.make_folder(root, "0-wexampleOne")
+    lines = [HeaderRecord(1, store.url, "w", 0), UsageRecord(KEY, "eight", 7, ONE, None)]  # type: ignore[arg-type]
+    hostile.segment(1).write_bytes(b"".join(map(encode, lines)))
+    hostile.release()
+    refused = make_meter()
+    add(refused, 2, KEYS[0])
+    add(good := make_meter(), 3)
+    die(refused)
+    die(good)
+    store.fails = lambda name, subject: AWAY if name == "write_batch" and subject.key == KEYS[0] else None
+    skipped: dict[str, Exception] = {}
+    with pytest.raises(StoreError):
+        replay_unlocked(
+            root,
+            store,
+            store_url=store.url,
+            now_epoch=lambda: 1_768_435_200.0,
+            new_writer_id=new_writer_id,
+            skipped=lambda path, exc: skipped.update({path.name: exc}),
+        )
+    assert list(skipped) == ["0-wexampleOne"]
+    assert stored(store, KEY).requests == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_was_forked_during_a_replay_does_not_keep_its_lock(root: Path) -> None:
+    folder = files.make_folder(root, "1-wexampleOne")
+    (read, write), (ready, begun) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(begun, b"x")
+        os.read(read, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    folder.release()
+    again = files.lock_folder(folder.path)
+    os.write(write, b"x")
+    os.waitpid(child, 0)
+    for each in (read, write, ready, begun):
+        os.close(each)
+    assert again is not None
+    again.release()
+
+
 def test_what_a_failed_disk_has_not_seen_sent_is_in_doubt_and_not_written_again(
     meter: Meter, store: UnreliableStore, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,31 +262,31 @@ def test_journals_of_another_store_are_left_alone(meter: Meter, store: Unreliabl
 def test_a_folder_that_cannot_be_read_is_kept_and_named(
     store: UnreliableStore, root: Path, content: bytes, problem: str
 ) -> None:
-    folder = files.make_folder(root, "1-w")
+    folder = files.make_folder(root, "1-wexampleOne")
     folder.segment(1).write_bytes(content)
     folder.release()
     done, skipped = replay_all(root, store)
     assert done == []
-    assert problem in str(skipped["1-w"])
+    assert problem in str(skipped["1-wexampleOne"])
     assert folder.segment(1).exists()
 
 
 def test_an_empty_folder_is_removed(store: UnreliableStore, root: Path) -> None:
-    files.make_folder(root, "1-w").release()
+    files.make_folder(root, "1-wexampleOne").release()
     (done,), skipped = replay_all(root, store)
     assert (done.written.requests, skipped) == (0, {})
     assert list(root.iterdir()) == []
 
 
 def test_what_was_killed_while_it_made_or_removed_its_folder_leaves_none(store: UnreliableStore, root: Path) -> None:
-    files.make_folder(root, "1-w").release()
-    (root / "1-w" / files.LOCK).unlink()
-    for name in ("new-dead", "new-alive"):
+    files.make_folder(root, "1-wexampleOne").release()
+    (root / "1-wexampleOne" / files.LOCK).unlink()
+    for name in ("new-0123456789abcdef", "new-fedcba9876543210"):
         (root / name).mkdir()
         (root / name / files.LOCK).touch()
-    os.utime(root / "new-dead", (0, 0))
+    os.utime(root / "new-0123456789abcdef", (0, 0))
     assert replay_all(root, store) == ([], {})
-    assert [path.name for path in root.iterdir()] == ["new-alive"]
+    assert [path.name for path in root.iterdir()] == ["new-fedcba9876543210"]
 
 
 def test_a_process_takes_over_the_journals_of_dead_ones(
