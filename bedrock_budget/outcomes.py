@@ -9,6 +9,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     EventStreamError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     ProxyConnectionError,
@@ -27,6 +28,7 @@ _ANSWER_LOST = (
     ResponseStreamingError,
     IncompleteReadError,
     HTTPClientError,
+    FlexibleChecksumError,
     ResponseParserError,
 )
 #: ModelTimeoutException and ModelErrorException.

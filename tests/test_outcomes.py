@@ -354,7 +354,7 @@ def test_every_error_of_botocore_is_either_known_to_be_sent_or_not() -> None:
     }
     assert sent == {
         *("ReadTimeoutError", "ConnectionClosedError", "ResponseStreamingError"),
-        *("IncompleteReadError", "HTTPClientError"),
+        *("IncompleteReadError", "HTTPClientError", "FlexibleChecksumError"),
     } | {name for name in sent if not issubclass(getattr(botocore.exceptions, name), BotoCoreError)}
     assert outcome_of(ResponseParserError()) == "unanswered"
     assert outcome_of(ConnectTimeoutError(endpoint_url="http://x")) == "not_sent"

@@ -2,7 +2,7 @@
 
 ``<journal>/<folder>/lock`` is locked with ``flock``, which the kernel gives back when the process ends, however it
 ends. A folder is made under a name that nobody looks for and renamed once it is locked, so a folder without an owner
-is always that of a dead process. ``NNNNNN.log`` is a segment; the highest number holds all that matters.
+is always that of a dead process. Segments are numbered, ``000000000001.log``; the highest holds all that matters.
 """
 
 import os
@@ -40,7 +40,7 @@ class Folder:
 
     def segment(self, number: int) -> Path:
         """The path of a segment."""
-        return self.path / f"{number:06}{_SEGMENT}"
+        return self.path / f"{number:012}{_SEGMENT}"
 
     def segments(self) -> list[Path]:
         """The complete segments, oldest first."""

@@ -63,9 +63,10 @@ class Journal:
     # -- records
 
     @staticmethod
-    def line_of(account: Account, usage: Usage, cost_pico_usd: int, request_id: str | None) -> bytes:
+    def line_of(account: Account, usage: Usage, cost_pico_usd: int, request_id: object) -> bytes:
         """The record of one settled call."""
-        return encode_usage(account.key, account.shard_count, cost_pico_usd, usage, request_id)
+        known = request_id if isinstance(request_id, str) else None  # a stand-in's may be anything
+        return encode_usage(account.key, account.shard_count, cost_pico_usd, usage, known)
 
     def append(self, line: bytes) -> None:
         """Write a record that the process can lose from here on."""

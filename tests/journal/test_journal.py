@@ -103,7 +103,7 @@ def test_a_long_segment_gives_way_to_one_that_holds_what_is_unwritten(
     meter.flush(0)  # a batch in flight
     add(meter, 40)
     assert kinds(root)[:3] == ["HeaderRecord", "BatchRecord", "SumRecord"]
-    assert segment_of(root).name > "000001.log"
+    assert segment_of(root).name > "000000000001.log"
     assert segment_of(root).stat().st_size < 2_200
     assert read_unwritten(folder_of(root)).amounts.requests == 50
     add(meter)

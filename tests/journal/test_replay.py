@@ -141,7 +141,7 @@ def test_the_newest_segment_is_removed_last(
 ) -> None:
     add(meter, 3)
     (segment,) = root.glob("*/*.log")
-    stale = segment.with_name("000000.log")
+    stale = segment.with_name("000000000000.log")
     stale.write_bytes(segment.read_bytes())  # its process was killed before it could remove it
     die(meter)
     removed: list[str] = []
@@ -155,7 +155,7 @@ def test_the_newest_segment_is_removed_last(
     with monkeypatch.context() as patch:
         patch.setattr(files, "discard", killed)
         replay_all(root, store)
-    assert removed == ["000000.log"]
+    assert removed == ["000000000000.log"]
     replay_all(root, store)
     assert stored(store, KEY).requests == 3
 
@@ -164,7 +164,7 @@ def test_what_is_no_journal_is_left_alone(store: UnreliableStore, root: Path, tm
     for name in ("dpkg", "1-w", "x-wexampleOne", "new-folder"):
         folder = root / name
         folder.mkdir(parents=True)
-        for file in (files.LOCK, "status", "000001.log"):
+        for file in (files.LOCK, "status", "000000000001.log"):
             (folder / file).write_text("precious")
     (tmp_path / "elsewhere").mkdir()
     (root / "1-wexampleOne").symlink_to(tmp_path / "elsewhere")
