@@ -215,9 +215,9 @@ class Meter:
         self._closing.set()
         self._wake.set()
         deadline = monotonic() + timeout
-        if self._take_over is not None:
-            self._take_over.finish(timeout)
-        done = self.flush(max(deadline - monotonic(), 0.0))
+        done = self.flush(timeout)
+        if done and self._take_over is not None:  # its own usage first; others' is safe where it is
+            self._take_over.finish(max(deadline - monotonic(), 0.0))
         self._outbox.close_journal()
         if not done:
             cost, keys = self._outbox.unwritten()

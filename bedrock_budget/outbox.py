@@ -191,6 +191,7 @@ class Outbox:
                     self.writer_id = new_writer_id()
                 self._sequence += 1
                 batch = account.reopen(self.writer_id, self._sequence)
+                self._sent_at.pop(account, None)  # nothing of this batch has been sent
                 if journal is not None:
                     journal.batch(batch, refused)
             log.error("going on under a new writer id, because another program uses this one: %s", exc)

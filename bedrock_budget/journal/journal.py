@@ -108,13 +108,14 @@ class Journal:
 
         ``unwritten``: the accounts that the store has not got all of; ``sequence``: the last number given so far.
         """
-        accounts = [each for each in unwritten if each.dirty]
-        if self._file is not None:
-            if self._bytes < (self._most_bytes if accounts else MOST_IDLE_BYTES):
-                return
-        elif self._tried_at is not None and monotonic() - self._tried_at < RETRY_SECS:
+        if self._file is None:
+            if self._tried_at is not None and monotonic() - self._tried_at < RETRY_SECS:
+                return  # first: while the disk fails, every call comes by here
+        elif self._bytes < min(self._most_bytes, MOST_IDLE_BYTES):
             return
-        self.begin(accounts, writer_id, sequence)
+        accounts = [each for each in unwritten if each.dirty]
+        if self._file is None or self._bytes >= (self._most_bytes if accounts else MOST_IDLE_BYTES):
+            self.begin(accounts, writer_id, sequence)
 
     def begin(self, accounts: Iterable[Account], writer_id: str, sequence: int) -> None:
         """Begin a segment with all that is unwritten, in place of the last one."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core.account import ZERO, Amounts, Batch
+from ..core.account import ZERO, Amounts, Batch, sum_of
 from ..core.errors import StoreError
 from ..core.keys import UsageKey, shard_of
 from ..core.money import usd_text
@@ -24,7 +24,6 @@ from . import files
 from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, UsageRecord, encode, read_segment
 
 log = logging.getLogger("bedrock_budget")
-
 
 #: A search gives up after so many failures of the store in a row: it is away.
 FAILURES_A_SEARCH = 3
@@ -51,12 +50,8 @@ class Unwritten:
     @property
     def amounts(self) -> Amounts:
         """All of it."""
-        total = ZERO
-        for batch in self.batches.values():
-            total = total.plus(batch.amounts)
-        for _, amounts in self.sums.values():
-            total = total.plus(amounts)
-        return total
+        batches = [batch.amounts for batch in self.batches.values()]
+        return sum_of([*batches, *(amounts for _, amounts in self.sums.values())])
 
     def take(self, record: Record) -> None:
         """Take in the next record of the segment."""
@@ -101,7 +96,7 @@ def read_unwritten(folder: Path) -> Unwritten:
     try:
         for record in records:
             found.take(record)
-        _ = found.amounts
+        _ = found.amounts  # what does not add up is no journal either
     except (TypeError, ValueError, AttributeError) as exc:
         raise JournalUnreadable(f"{segments[-1]} holds what no journal does: {exc}") from exc
     return found
@@ -119,14 +114,17 @@ class Replayed:
 
 
 def replay(
-    folder: files.Folder, store: Store, *, now_epoch: Callable[[], float], new_writer_id: Callable[[], str]
+    folder: files.Folder,
+    unwritten: Unwritten,
+    store: Store,
+    *,
+    now_epoch: Callable[[], float],
+    new_writer_id: Callable[[], str],
 ) -> Replayed:
-    """Give the store what a locked folder holds, and remove the folder.
+    """Give the store what a locked folder holds (``unwritten``), and remove the folder.
 
-    Raises OSError, JournalUnreadable, and StoreError if the store does not take it: the folder stays, and may be
-    replayed again.
+    Raises OSError, and StoreError if the store does not take it: the folder stays, and may be replayed again.
     """
-    unwritten = read_unwritten(folder.path)
     if unwritten.torn:
         log.warning("%d torn records at the end of the journal %s were skipped", unwritten.torn, folder.path)
     written = ZERO
@@ -161,9 +159,7 @@ def replay(
                 written = written.plus(amounts)
     if doubtful:
         kept = folder.put_aside()
-        total = ZERO
-        for amounts in doubtful.values():
-            total = total.plus(amounts)
+        total = sum_of(doubtful.values())
         log.error(
             "in doubt: %s for %d calls may or may not be in the store, because the journal's disk had failed; they "
             "were not written again, and the journal was put aside as %s",
@@ -210,7 +206,7 @@ def replay_unlocked(
             found = read_unwritten(path)
             if store_url is not None and found.store_url not in ("", store_url):
                 raise OtherStore(f"{path} belongs to the store {found.store_url}, not to {store_url}")
-            done.append(replay(folder, store, now_epoch=now_epoch, new_writer_id=new_writer_id))
+            done.append(replay(folder, found, store, now_epoch=now_epoch, new_writer_id=new_writer_id))
             failures = 0
         except StoreError as exc:
             failure = failure or exc

@@ -10,6 +10,7 @@ from botocore import xform_name
 from botocore.config import Config
 from tenacity import (
     Retrying,
+    retry_base,
     retry_if_exception,
     retry_if_exception_type,
     stop_after_attempt,
@@ -62,6 +63,16 @@ def _is_conflict(exc: BaseException) -> bool:
     codes = {error_code(exc.__cause__)} if exc.__cause__ else set[str]()
     codes.update(str(reason.get("Code")) for reason in cancellation_reasons(exc.__cause__))
     return bool(codes & {"TransactionConflictException", "TransactionConflict"})
+
+
+def _attempts(retry: retry_base) -> Retrying:
+    """Attempts at what DynamoDB was too busy for."""
+    return Retrying(
+        retry=retry,
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(_FIRST_WAIT_SECS, max=_LONGEST_WAIT_SECS) + wait_random(0, _JITTER_SECS),
+        reraise=True,
+    )
 
 
 class _Slot:
@@ -141,12 +152,7 @@ class DynamoDBCalls:
 
         Raises ConditionFailed if the first condition was refused, StoreError if the outcome is unknown.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception(_is_conflict),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential(_FIRST_WAIT_SECS, max=_LONGEST_WAIT_SECS) + wait_random(0, _JITTER_SECS),
-            reraise=True,
-        ):
+        for attempt in _attempts(retry_if_exception(_is_conflict)):
             with attempt:
                 try:
                     self.call("TransactWriteItems", table, TransactItems=items, ClientRequestToken=token)
@@ -183,12 +189,7 @@ class DynamoDBCalls:
     def _batch_get_once(self, request: Mapping[str, Any], tables: Mapping[str, Table]) -> list[tuple[str, Item]]:
         found: list[tuple[str, Item]] = []
         left = request
-        for attempt in Retrying(
-            retry=retry_if_exception_type(_Unprocessed),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential(_FIRST_WAIT_SECS, max=_LONGEST_WAIT_SECS) + wait_random(0, _JITTER_SECS),
-            reraise=True,
-        ):
+        for attempt in _attempts(retry_if_exception_type(_Unprocessed)):
             with attempt:
                 response = self.call("BatchGetItem", *(tables[name] for name in left), RequestItems=left)
                 if "Responses" not in response:
