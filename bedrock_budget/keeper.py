@@ -16,22 +16,20 @@ from cachetools import LRUCache
 from . import lifecycle
 from .call import Call
 from .clock import Clock
-from .core.account import Amounts
 from .core.budget import AUTO, UNLABELLED, ScopeBudget
 from .core.budget_rules import Budgets
-from .core.errors import BodyNotPortable, ConfigError, UnknownModel, UnknownPrice
 from .core.keys import UsageKey
-from .core.money import micros_half_up, usd_text
-from .core.outcomes import Outcome
+from .core.money import micros_half_up
 from .core.pricing import Price
-from .core.selection import Choice, Fits, Mode, Refusal, mode_of, select
+from .core.selection import Fits, Mode, Refusal, select
 from .draining import Drainer
-from .errors import BudgetExhausted
-from .explanation import explain, percent
+from .explanation import explain
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
 from .record import Decision, LabelStatus
+from .refusals import exhausted, not_portable, unknown_model, unknown_price
 from .scopes import Route, ScopeDay, Snapshot
+from .status import read_status, route_in_force
 from .stores.contract import Store
 
 if TYPE_CHECKING:
@@ -110,12 +108,12 @@ class Keeper:
             outcome = select(chain, 0, True, serve_last=snapshot.serve_last)
         else:
             if snapshot.override is not None:
-                override = self._override(snapshot, now)
+                override = snapshot.override_at(now)
             if fixed_body and (override is not None or not snapshot.one_format):
                 fits = first.fits
             outcome = select(chain, first.position, explicit, snapshot.sticky, override, fits, snapshot.serve_last)
         if isinstance(outcome, Refusal):
-            raise self._refusal(outcome, day, snapshot, chain, first, override, operation, degraded)
+            raise self._refused(outcome, day, chain, first, override, operation, degraded)
         route = chain[outcome.place] if outcome.place >= 0 else override
         assert route is not None
         price = route.price
@@ -146,24 +144,12 @@ class Keeper:
             self.meter.begin()
         return self.scopes.ready(scope, now)
 
-    @staticmethod
-    def _override(snapshot: Snapshot, now: datetime) -> Route | None:
-        """The override in force, if any; it may have expired since the last look."""
-        override = snapshot.override
-        if override is None or now.timestamp() >= override.expires_at_epoch:
-            return None
-        return snapshot.override_route
-
     def _admit_unlabelled(
         self, day: ScopeDay, snapshot: Snapshot, model_id: str, degraded: bool, request: Mapping[str, Any]
     ) -> Call:
         budget = snapshot.budget
         if budget.settings.on_unknown_model == "reject":
-            labels = ", ".join(f"{label} ({budget.labels[label].model_id})" for label in snapshot.routes)
-            raise UnknownModel(
-                f"modelId {model_id!r} is neither a label nor the model of one; known: {labels}. Leave modelId out to "
-                'let the budget choose, map the model in model_labels, or set on_unknown_model: "pass"'
-            )
+            raise unknown_model(model_id, snapshot)
         on = day.day.starts_at.date()
         with self._prices_lock:
             if (model_id, on) not in self._prices:
@@ -191,19 +177,13 @@ class Keeper:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
         policy = budget.settings.on_unknown_price
         if policy == "reject":
-            where = "a label of its own in model_labels, with" if label == UNLABELLED else f"model_labels.{label}:"
-            raise UnknownPrice(
-                f"no price is known for model {model_id!r} (label {label}, region {self._region or 'unknown'}); "
-                f"give it {where} input_price_usd_micros_per_1m and output_price_usd_micros_per_1m, "
-                'or set on_unknown_price to a price or to "track"'
-            )
+            raise unknown_price(label, model_id, self._region)
         return None if policy == "track" else policy
 
-    def _refusal(
+    def _refused(
         self,
         refusal: Refusal,
         day: ScopeDay,
-        snapshot: Snapshot,
         chain: Sequence[Route],
         first: Route,
         override: Route | None,
@@ -212,27 +192,22 @@ class Keeper:
     ) -> Exception:
         if refusal.kind == "not_portable":
             skipped = [chain[place] if place >= 0 else override for place in refusal.skipped]
-            reasons = ", ".join(f"{route.label} (takes {route.format})" for route in skipped if route)
-            return BodyNotPortable(
-                f"the body given for {first.label} ({first.format}) cannot go to the labels left: {reasons}. Give a "
-                "callable body(decision), or use converse, which all models take in the same form"
-            )
-        over = ", ".join(
-            f"{route.label} {usd_text(route.account.spend)} of {usd_text(route.quota_pico_usd or 0)}"
-            for route in (chain[first.position or 0 :] if len(chain) > 1 else chain)
-        )
-        retry_at = day.day.ends_at.astimezone(snapshot.budget.timezone)
+            return not_portable(first, [route for route in skipped if route])
         nowhere = (None, None, first.label)
         call = Call(
-            self.meter, first.account, None, None, snapshot, {}, *nowhere, "exhausted", "tight", day.day.name, degraded
+            self.meter,
+            first.account,
+            None,
+            None,
+            day.snapshot,
+            {},
+            *nowhere,
+            "exhausted",
+            "tight",
+            day.day.name,
+            degraded,
         )
-        return BudgetExhausted(
-            f"the daily quotas of {snapshot.budget.scope} are used up ({over}); they start again at "
-            f"{retry_at.isoformat()}",
-            operation,
-            retry_at,
-            call.free(),
-        )
+        return exhausted(call, day, chain[first.position or 0 :] if len(chain) > 1 else chain, operation)
 
     # -- asking
 
@@ -265,53 +240,14 @@ class Keeper:
         if asked is not None and asked != AUTO:
             route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
             return route.model_id if route else asked
-        return (self._in_force(snapshot, now) or snapshot.chain[0]).model_id
+        return (route_in_force(snapshot, now) or snapshot.chain[0]).model_id
 
     def status(self, scope: Scope) -> list[LabelStatus]:
         """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read, ConfigError for a
         mistake in a Config item."""
         self.meter.run_deferred()
         now = self.clock.now()
-        day = self._ready(scope, now)
-        if isinstance(day.error, ConfigError):
-            raise day.error  # these would be the figures of another budget
-        snapshot = day.snapshot
-        begun = self.meter.begin_look()
-        accounts = [route.account for route in snapshot.chain]
-        keys = {account.key: account.shard_count for account in accounts}
-        sums = self.store.read_shards(keys, writer_id=self.meter.writer_id)
-        amounts: list[tuple[Amounts, dict[Outcome, int]]] = []
-        with self.meter.lock:
-            for account in accounts:
-                found = sums[account.key]
-                unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
-                amounts.append((found.amounts.plus(unseen), account.outcome_counts()))
-        in_force = self._in_force(snapshot, now)
-        rows: list[LabelStatus] = []
-        for route, (spent, counts) in zip(snapshot.chain, amounts, strict=True):
-            quota = route.quota_pico_usd
-            rows.append(
-                LabelStatus(
-                    label=route.label,
-                    model_id=route.model_id,
-                    spend_usd_micros=micros_half_up(spent.cost_pico_usd),
-                    quota_usd_micros=None if quota is None else micros_half_up(quota),
-                    quota_pct=percent(spent.cost_pico_usd, quota),
-                    **spent.usage._asdict(),
-                    requests=spent.requests,
-                    in_force=route is in_force,
-                    outcomes=counts,
-                    mode=mode_of(spent.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
-                )
-            )
-        return rows
-
-    def _in_force(self, snapshot: Snapshot, now: datetime) -> Route | None:
-        override = self._override(snapshot, now)
-        outcome = select(snapshot.chain, 0, False, snapshot.sticky, override, None, snapshot.serve_last)
-        if isinstance(outcome, Choice):
-            return snapshot.chain[outcome.place] if outcome.place >= 0 else override
-        return None
+        return read_status(self._ready(scope, now), now, self.store, self.meter)
 
     # -- the end
 

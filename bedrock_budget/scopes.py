@@ -76,6 +76,13 @@ class Snapshot:
     override_route: Route | None
     accounts: tuple[Account, ...]  # all that the scope can spend from
 
+    def override_at(self, now: datetime) -> Route | None:
+        """The label of the override in force, if any; it may have expired since the last look."""
+        override = self.override
+        if override is None or now.timestamp() >= override.expires_at_epoch:
+            return None
+        return self.override_route
+
     def with_controls(self, override: Override | None, sticky: Sticky | None) -> "Snapshot":
         """The same budget under other controls. The sticky label counts by its name: the ordering may have changed."""
         ordering = self.budget.ordering

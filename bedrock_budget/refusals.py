@@ -1,0 +1,53 @@
+"""The errors of calls that are not sent: what was asked, why not, and what to do about it."""
+
+from collections.abc import Iterable
+
+from .call import Call
+from .core.budget import UNLABELLED
+from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
+from .core.money import usd_text
+from .errors import BudgetExhausted
+from .scopes import Route, ScopeDay, Snapshot
+
+
+def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
+    """All quotas that a call could have used are used up."""
+    budget = call.snapshot.budget
+    over = ", ".join(
+        f"{route.label} {usd_text(route.account.spend)} of {usd_text(route.quota_pico_usd or 0)}" for route in routes
+    )
+    retry_at = day.day.ends_at.astimezone(budget.timezone)
+    return BudgetExhausted(
+        f"the daily quotas of {budget.scope} are used up ({over}); they start again at {retry_at.isoformat()}",
+        operation,
+        retry_at,
+        call.free(),
+    )
+
+
+def not_portable(first: Route, skipped: Iterable[Route]) -> BodyNotPortable:
+    """The labels left take bodies of other formats than ``first``, for which the body was made."""
+    reasons = ", ".join(f"{route.label} (takes {route.format})" for route in skipped)
+    return BodyNotPortable(
+        f"the body given for {first.label} ({first.format}) cannot go to the labels left: {reasons}. Give a "
+        "callable body(decision), or use converse, which all models take in the same form"
+    )
+
+
+def unknown_model(model_id: str, snapshot: Snapshot) -> UnknownModel:
+    """The ``modelId`` of a call is none of ours."""
+    labels = ", ".join(f"{label} ({route.model_id})" for label, route in snapshot.routes.items())
+    return UnknownModel(
+        f"modelId {model_id!r} is neither a label nor the model of one; known: {labels}. Leave modelId out to "
+        'let the budget choose, map the model in model_labels, or set on_unknown_model: "pass"'
+    )
+
+
+def unknown_price(label: str, model_id: str, region: str | None) -> UnknownPrice:
+    """Nobody knows what a model costs."""
+    where = "a label of its own in model_labels, with" if label == UNLABELLED else f"model_labels.{label}:"
+    return UnknownPrice(
+        f"no price is known for model {model_id!r} (label {label}, region {region or 'unknown'}); "
+        f"give it {where} input_price_usd_micros_per_1m and output_price_usd_micros_per_1m, "
+        'or set on_unknown_price to a price or to "track"'
+    )
