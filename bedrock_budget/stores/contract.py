@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..core.account import Amounts, Batch
 from ..core.errors import StoreError
+from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey
 
 
@@ -148,6 +149,25 @@ class Store(ABC):
     @abstractmethod
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         """Replace an org's (``app_id`` None) or app's Config item: plain text, numbers, booleans, lists, maps."""
+
+    # -- strict enforcement; a store without it serves the other modes
+
+    def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
+        """Change what is granted of a quota, unless that would bring it above the quota.
+
+        Atomic; idempotent: the same grant (holder and sequence number) again changes nothing and says what became of
+        it, though one that was refused may be applied when it is repeated. Where nothing is granted yet that day,
+        ``grant.spent_pico_usd`` counts as granted; but a grant that takes nothing opens no pool and is not applied.
+        ``once``: may leave nothing of the holder in the item; then idempotent for 10 minutes only.
+        Raises SequenceConflict if a later grant of this holder was applied, StoreError if the outcome is unknown:
+        repeat the same grant.
+        """
+        raise StoreSetupError(f"{type(self).__name__} has no write_grant, which enforcement 'strict' needs")
+
+    def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
+        """What is granted of these pools, in pico-USD, strongly consistent; those of which nothing ever was are left
+        out."""
+        raise StoreSetupError(f"{type(self).__name__} has no read_granted, which enforcement 'strict' needs")
 
     @abstractmethod
     def app_ids(self, org_id: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.account import ZERO, Batch
 from ..core.errors import StoreError
+from ..core.holds import Grant, Granted
 from ..core.keys import (
     ACTIVE_BUCKETS,
     UsageKey,
@@ -22,6 +23,7 @@ from . import dynamodb_items as items
 from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
+from .dynamodb_leases import DynamoDBLeases
 from .rules import MismatchLog, check_batch, check_override_app, expired, plain_item
 from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
 
@@ -48,6 +50,7 @@ class DynamoDBStore(Store):
         endpoint_url: str | None = None,
     ) -> None:
         self._calls = DynamoDBCalls(client, region, prefix, endpoint_url)
+        self._leases = DynamoDBLeases(self._calls)
         self._mismatches = MismatchLog()
         self._shard_counts: dict[UsageKey, int] = {}  # where an item says more than its batches
 
@@ -283,6 +286,12 @@ class DynamoDBStore(Store):
 
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         self._put(CONFIG, items.config_item(org_id, app_id, plain_item(item)))
+
+    def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
+        return self._leases.write(grant, once=once)
+
+    def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
+        return self._leases.read(keys)
 
     def app_ids(self, org_id: str) -> list[str]:
         found = self._calls.query(

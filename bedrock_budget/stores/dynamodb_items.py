@@ -92,6 +92,13 @@ def shard_count(item: Item | None) -> int:
     return whole(item or {}, "shard_count", 0)
 
 
+def granted(item: Item) -> int | None:
+    """What a Leases item says is granted, in pico-USD; None if it does not say. Raises ValueError."""
+    if "granted_usd_micros" not in item:
+        return None
+    return pico_from_micros(item["granted_usd_micros"]["N"])
+
+
 def total_item(key: UsageKey, total: DailyTotal) -> Item:
     """The DailyTotal item."""
     return {

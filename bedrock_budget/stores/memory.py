@@ -6,10 +6,21 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from ..core.account import ZERO, Amounts, Batch
+from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
 from .processes import PerProcess
-from .rules import MismatchLog, check_batch, check_override_app, expired, moves_forward, plain_item, takes_place_of
+from .rules import (
+    MismatchLog,
+    check_batch,
+    check_grant,
+    check_override_app,
+    expired,
+    judge,
+    moves_forward,
+    plain_item,
+    takes_place_of,
+)
 
 
 class _Shard(NamedTuple):
@@ -17,6 +28,11 @@ class _Shard(NamedTuple):
     sequences: Mapping[str, int]
     shard_count: int
     active_hour: str
+
+
+class _Pool(NamedTuple):
+    granted_pico_usd: int
+    sequences: Mapping[str, int]
 
 
 class MemoryStore(Store):
@@ -30,6 +46,7 @@ class MemoryStore(Store):
         self._lock = PerProcess(threading.Lock)
         self._shards: dict[tuple[UsageKey, int], _Shard] = {}
         self._totals: dict[UsageKey, DailyTotal] = {}
+        self._pools: dict[UsageKey, _Pool] = {}
         self._stickies: dict[tuple[str, str], Sticky] = {}
         self._overrides: dict[tuple[str, str | None], Override] = {}
         self._configs: dict[tuple[str, str | None], dict[str, Any]] = {}
@@ -127,6 +144,21 @@ class MemoryStore(Store):
         plain = plain_item(item)
         with self._lock.get():
             self._configs[org_id, app_id] = plain
+
+    def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
+        check_grant(grant)
+        with self._lock.get():
+            pool = self._pools.get(grant.key)
+            sequences = pool.sequences if pool else {}
+            applied = sequences.get(grant.holder_id, 0)
+            outcome = judge(grant, pool.granted_pico_usd if pool else None, applied)
+            if outcome.applied and applied < grant.sequence:
+                self._pools[grant.key] = _Pool(outcome.granted_pico_usd, {**sequences, grant.holder_id: grant.sequence})
+            return outcome
+
+    def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
+        with self._lock.get():
+            return {key: self._pools[key].granted_pico_usd for key in keys if key in self._pools}
 
     def app_ids(self, org_id: str) -> list[str]:
         with self._lock.get():

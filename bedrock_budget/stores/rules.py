@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from ..core.account import Batch
 from ..core.errors import ConfigError
+from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, is_writer_id
-from .contract import DailyTotal, Sticky
+from .contract import DailyTotal, SequenceConflict, Sticky
 
 #: Attributes of a Config item that are the store's own; Config items do not expire.
 RESERVED = frozenset({"org_key", "resource_key", "expires_at_epoch"})
@@ -35,6 +36,35 @@ def check_batch(batch: Batch) -> None:
     amounts = batch.amounts
     if amounts.cost_pico_usd < 0 or amounts.requests < 0 or min(amounts.usage) < 0:
         raise ValueError(f"amounts must not be negative, got {amounts}")
+
+
+def check_grant(grant: Grant) -> None:
+    """Raises ValueError for a grant that no store could apply right."""
+    if not is_writer_id(grant.holder_id):
+        raise ValueError(f"a holder id is 'w' and ten URL-safe characters, got {grant.holder_id!r}")
+    if grant.sequence < 1:
+        raise ValueError(f"sequence numbers start at 1, got {grant.sequence}")
+    if grant.spent_pico_usd < 0:
+        raise ValueError(f"what was spent must not be negative, got {grant.spent_pico_usd}")
+
+
+def judge(grant: Grant, granted_pico_usd: int | None, sequence: int) -> Granted:
+    """What becomes of a grant where so much is granted (None: no pool yet) and the last grant of its holder had this
+    sequence number. Applied with a higher number than ``sequence``: it has to be written.
+
+    Raises SequenceConflict if a later grant of the holder was applied.
+    """
+    if sequence > grant.sequence:
+        raise SequenceConflict(
+            f"grant {grant.sequence} of holder {grant.holder_id} for {grant.key} came after grant {sequence}"
+        )
+    if sequence == grant.sequence:
+        return Granted(True, granted_pico_usd or 0)
+    if granted_pico_usd is None and grant.change_pico_usd <= 0:
+        return Granted(False, 0)
+    before = grant.spent_pico_usd if granted_pico_usd is None else granted_pico_usd
+    fits = grant.fits(before)
+    return Granted(fits, before + grant.change_pico_usd if fits else before)
 
 
 def expired(expires_at_epoch: float, now_epoch: float) -> bool:

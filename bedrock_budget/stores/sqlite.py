@@ -6,11 +6,22 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..core.account import ZERO, Amounts, Batch
+from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from ..core.usage import Usage
 from . import sqlite_statements as sql
 from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
-from .rules import MismatchLog, check_batch, check_override_app, expired, moves_forward, plain_item, takes_place_of
+from .rules import (
+    MismatchLog,
+    check_batch,
+    check_grant,
+    check_override_app,
+    expired,
+    judge,
+    moves_forward,
+    plain_item,
+    takes_place_of,
+)
 from .sqlite_file import SQLiteFile, absolute
 
 
@@ -143,6 +154,27 @@ class SQLiteStore(Store):
         text = json.dumps(plain_item(item), ensure_ascii=False, allow_nan=False)
         with self._writing.transaction("BEGIN IMMEDIATE") as connection:
             connection.execute(sql.PUT_CONFIG, (org_id, app_id or "", text))
+
+    def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
+        check_grant(grant)
+        key = grant.key
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            pool = connection.execute(sql.GET_POOL, key).fetchone()
+            row = connection.execute(sql.GET_HOLDER, (*key, grant.holder_id)).fetchone()
+            applied = row[0] if row else 0
+            outcome = judge(grant, pool[0] if pool else None, applied)
+            if outcome.applied and applied < grant.sequence:
+                connection.execute(sql.PUT_POOL, (*key, outcome.granted_pico_usd, grant.expires_at_epoch))
+                connection.execute(sql.PUT_HOLDER, (*key, grant.holder_id, grant.sequence))
+            return outcome
+
+    def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
+        granted: dict[UsageKey, int] = {}
+        with self._reading.transaction("BEGIN") as connection:
+            for key in keys:
+                if row := connection.execute(sql.GET_POOL, key).fetchone():
+                    granted[key] = row[0]
+        return granted
 
     def app_ids(self, org_id: str) -> list[str]:
         with self._reading.transaction("BEGIN") as connection:

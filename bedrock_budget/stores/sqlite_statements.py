@@ -2,8 +2,6 @@
 
 # ruff: noqa: S608 - the statements are put together from the constants below and nothing else
 
-SCHEMA_VERSION = 1
-
 COUNTERS = (
     "cost_pico_usd",
     "input_tokens",
@@ -22,7 +20,8 @@ _COUNTER_TYPES = ", ".join(
 _KEY_TYPES = "scope TEXT NOT NULL, label TEXT NOT NULL, day TEXT NOT NULL"
 _KEY = "scope = ? AND label = ? AND day = ?"
 
-SCHEMA = (
+#: Version 1 of the schema.
+_FIRST = (
     f"""CREATE TABLE shards (
         {_KEY_TYPES}, shard INTEGER NOT NULL, {_COUNTER_TYPES},
         updated_at_epoch INTEGER NOT NULL, shard_count INTEGER NOT NULL, active_hour TEXT NOT NULL,
@@ -48,6 +47,21 @@ SCHEMA = (
         org_id TEXT NOT NULL, app_id TEXT NOT NULL, item TEXT NOT NULL,
         PRIMARY KEY (org_id, app_id)) WITHOUT ROWID""",
 )
+
+_LEASES = (
+    f"""CREATE TABLE leases (
+        {_KEY_TYPES}, granted_pico_usd INTEGER NOT NULL CHECK (typeof(granted_pico_usd) = 'integer'),
+        expires_at_epoch INTEGER NOT NULL,
+        PRIMARY KEY (scope, label, day)) WITHOUT ROWID""",
+    # The last sequence number applied of each holder.
+    f"""CREATE TABLE lease_holders (
+        {_KEY_TYPES}, holder_id TEXT NOT NULL, sequence INTEGER NOT NULL,
+        PRIMARY KEY (scope, label, day, holder_id)) WITHOUT ROWID""",
+)
+
+#: What makes each version of the schema from the one before; the first from an empty file.
+MIGRATIONS = {1: _FIRST, 2: _LEASES}
+SCHEMA_VERSION = max(MIGRATIONS)
 
 GET_SEQUENCE = f"SELECT sequence FROM writers WHERE {_KEY} AND shard = ? AND writer_id = ?"
 GET_LAST_SEQUENCE = f"SELECT max(sequence) FROM writers WHERE {_KEY} AND shard < ? AND writer_id = ?"
@@ -96,3 +110,10 @@ DELETE_OVERRIDE = "DELETE FROM overrides WHERE org_id = ? AND app_id = ?"
 GET_CONFIGS = "SELECT app_id, item FROM configs WHERE org_id = ? AND app_id IN ('', ?)"
 PUT_CONFIG = "INSERT OR REPLACE INTO configs (org_id, app_id, item) VALUES (?, ?, ?)"
 GET_APPS = "SELECT app_id FROM configs WHERE org_id = ? AND app_id != ''"
+
+GET_POOL = f"SELECT granted_pico_usd FROM leases WHERE {_KEY}"
+PUT_POOL = (
+    "INSERT OR REPLACE INTO leases (scope, label, day, granted_pico_usd, expires_at_epoch) VALUES (?, ?, ?, ?, ?)"
+)
+GET_HOLDER = f"SELECT sequence FROM lease_holders WHERE {_KEY} AND holder_id = ?"
+PUT_HOLDER = "INSERT OR REPLACE INTO lease_holders (scope, label, day, holder_id, sequence) VALUES (?, ?, ?, ?, ?)"

@@ -78,9 +78,10 @@ USAGE = Table(
     index=Index("active_hour-index", Key("active_hour")),
 )
 DAILY_TOTAL = Table("DailyTotal", Key("usage_key", "date_key"), "sums of the counters, kept by the aggregator")
+LEASES = Table("Leases", Key("lease_key", "date_key"), "what strict enforcement has granted today", expires=True)
 PRICING_CACHE = Table("PricingCache", Key("model_id", "price_key"), "list prices fetched", expires=True)
 
-TABLES = (CONFIG, STICKY_STATE, USAGE, DAILY_TOTAL, PRICING_CACHE)
+TABLES = (CONFIG, STICKY_STATE, USAGE, DAILY_TOTAL, LEASES, PRICING_CACHE)
 
 _LONGEST_NAME = 255
 

@@ -12,7 +12,7 @@ from cli.command_line import Run
 from bedrock_budget.cli import main
 from bedrock_budget.stores.tables import TABLES
 
-NAMES = ("Config", "DailyTotal", "PricingCache", "StickyState", "UsageAggSharded")
+NAMES = ("Config", "DailyTotal", "Leases", "PricingCache", "StickyState", "UsageAggSharded")
 
 _prefixes = itertools.count(1)
 
@@ -92,7 +92,7 @@ def test_describes(run: Run, url: str, prefix: str) -> None:
 
 def test_missing_tables_are_described_too(run: Run, url: str) -> None:
     ran = run("tables", "describe", "--store", url)
-    assert (ran.code, ran.out.count("MISSING"), ran.out.count("bedrock-budget tables create")) == (1, 5, 5)
+    assert (ran.code, ran.out.count("MISSING"), ran.out.count("bedrock-budget tables create")) == (1, 6, 6)
     ran = run("tables", "describe", "--store", url, "--json")
     assert ran.code == 1
     assert json.loads(ran.out)["ready"] is False
@@ -129,7 +129,7 @@ def test_asks_before_it_deletes(run: Run, url: str, prefix: str, monkeypatch: py
     monkeypatch.setattr("sys.stdin", Keyboard(f"{prefix}\n"))
     ran = run("tables", "delete", "--store", url, "--json")
     assert ran.code == 0
-    assert len(json.loads(ran.out)["deleted"]) == 5
+    assert len(json.loads(ran.out)["deleted"]) == 6
 
 
 def test_another_programs_table_stays(run: Run, url: str, prefix: str, dynamodb_client: Any) -> None:

@@ -13,10 +13,11 @@ from stores.threads import in_threads
 
 from bedrock_budget.core.account import Amounts
 from bedrock_budget.core.errors import StoreError
+from bedrock_budget.core.holds import Grant
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.stores import DailyTotal, SQLiteStore, StoreSetupError, default_store_url, open_store
 from bedrock_budget.stores import sqlite_file as files
-from bedrock_budget.stores.sqlite_statements import SCHEMA
+from bedrock_budget.stores.sqlite_statements import MIGRATIONS, SCHEMA_VERSION
 
 as_user = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do everything")
 
@@ -52,7 +53,7 @@ def test_an_acknowledged_write_is_on_disk_for_every_other_connection(
     row = connection.execute("SELECT scope, label, day, shard, cost_pico_usd, shard_count, active_hour FROM shards")
     assert row.fetchone() == (*one.key, 3, 1_400_000, 8, "2026012315")
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     with sqlite_store._writing.transaction("BEGIN") as own:
         assert own.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
@@ -184,8 +185,8 @@ def test_another_programs_database_is_left_alone(path: Path, connection: sqlite3
 def test_a_newer_schema_is_named(sqlite_store: SQLiteStore, connection: sqlite3.Connection) -> None:
     write(sqlite_store)
     sqlite_store.close()
-    connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(StoreSetupError, match=r"newer bedrock-budget \(schema 2, this one knows 1\); upgrade"):
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreSetupError, match=r"newer bedrock-budget .*; upgrade"):
         write(sqlite_store)
 
 
@@ -224,13 +225,29 @@ def test_a_full_disk_is_named_and_nothing_is_added(sqlite_store: SQLiteStore) ->
 
 
 def test_a_schema_that_cannot_be_written_leaves_no_half_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SCHEMA", (SCHEMA[0], "nonsense"))
+    monkeypatch.setattr(files, "MIGRATIONS", {**MIGRATIONS, 1: (MIGRATIONS[1][0], "nonsense")})
     store = SQLiteStore(path)
     with pytest.raises(StoreError, match=r"SQLite failed.*nonsense"):
         write(store)
     monkeypatch.undo()
     write(store)
     store.close()
+
+
+def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SCHEMA_VERSION", 1)
+    old = SQLiteStore(path)
+    key = new_key()
+    old.write_batch(batch(key, new_writer(), 1), now_epoch=NOW)
+    old.close()
+    monkeypatch.undo()
+    stores = [SQLiteStore(path) for _ in range(4)]
+    in_threads(4, lambda number: stores[number].read_granted([key]))
+    stores[0].write_grant(Grant(key, new_writer(), 1, 5, 9, 0, int(NOW) + 1))
+    assert stores[1].read_granted([key]) == {key: 5}
+    assert stores[2].read_shards({key: 8})[key].amounts == amounts()
+    for store in stores:
+        store.close()
 
 
 def test_a_broken_connection_is_replaced(sqlite_store: SQLiteStore) -> None:

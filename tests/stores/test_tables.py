@@ -14,7 +14,7 @@ from bedrock_budget.core.errors import ConfigError, StoreError
 from bedrock_budget.stores import StoreSetupError, tables
 from bedrock_budget.stores.tables import TABLES, USAGE, create_tables, delete_tables, describe_tables
 
-NAMES = ("Config", "StickyState", "UsageAggSharded", "DailyTotal", "PricingCache")
+NAMES = ("Config", "StickyState", "UsageAggSharded", "DailyTotal", "Leases", "PricingCache")
 
 _prefixes = itertools.count(1)
 
@@ -41,13 +41,14 @@ def test_tables_have_the_specified_keys(dynamodb_client: Any, prefix: str) -> No
         "StickyState": [("scope_key", "HASH"), ("date_key", "RANGE")],
         "UsageAggSharded": [("shard_key", "HASH"), ("date_key", "RANGE")],
         "DailyTotal": [("usage_key", "HASH"), ("date_key", "RANGE")],
+        "Leases": [("lease_key", "HASH"), ("date_key", "RANGE")],
         "PricingCache": [("model_id", "HASH"), ("price_key", "RANGE")],
     }
     (index,) = dynamodb_client.describe_table(TableName=f"{prefix}UsageAggSharded")["Table"]["GlobalSecondaryIndexes"]
     assert index["IndexName"] == "active_hour-index"
     assert index["KeySchema"] == [{"AttributeName": "active_hour", "KeyType": "HASH"}]
     assert index["Projection"]["ProjectionType"] == "KEYS_ONLY"
-    for name in ("Config", "StickyState", "PricingCache"):
+    for name in ("Config", "StickyState", "Leases", "PricingCache"):
         ttl = dynamodb_client.describe_time_to_live(TableName=prefix + name)["TimeToLiveDescription"]
         assert (ttl["TimeToLiveStatus"], ttl["AttributeName"]) == ("ENABLED", "expires_at_epoch")
 
@@ -58,7 +59,7 @@ def test_creating_and_deleting_are_idempotent_and_say_what_they_did(dynamodb_cli
     dynamodb_client.delete_table(TableName=f"{prefix}DailyTotal")
     created, existed, _ = create_tables(dynamodb_client, prefix)
     assert created == (f"{prefix}DailyTotal",)
-    assert len(existed) == 4
+    assert len(existed) == 5
     assert delete_tables(dynamodb_client, prefix) == physical(prefix)
     assert delete_tables(dynamodb_client, prefix) == ()
 
@@ -177,7 +178,7 @@ def test_refusals_name_the_action_and_the_table(aws_credentials: None, prefix: s
 def test_a_prefix_that_no_table_can_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="letters"):
         create_tables(None, "a b")  # type: ignore[arg-type]
-    assert len(TABLES) == 5
+    assert len(TABLES) == 6
 
 
 def test_a_table_made_by_another_program_in_the_meantime_is_checked(
