@@ -61,6 +61,7 @@ def test_every_key_of_a_configuration_is_documented() -> None:
         *budget_rules._APP_KEYS,
         *budget_rules._TOP_KEYS,
         *budget_values._PRICE_KEYS,
+        *budget_values._LIMIT_KEYS,
     }
     assert {key for key in known if not re.search(rf"\b{key}\b", page)} == set()
 

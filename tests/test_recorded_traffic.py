@@ -1,9 +1,11 @@
 """Real recorded interactions, served over loopback HTTP to an unchanged boto3 client, meter the expected tokens."""
 
 import base64
+import datetime as dt
 import gzip
 import json
 import os
+import statistics
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,12 @@ import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
 from bedrock_budget import PriceKeeperClient
+from bedrock_budget.core.model_ids import request_format
+from bedrock_budget.core.pricing import cost_pico_usd
+from bedrock_budget.core.request_bounds import request_bounds
+from bedrock_budget.core.usage import Usage
+from bedrock_budget.core.worst_case import WorstCase
+from bedrock_budget.prices import bundled
 from bedrock_budget.testing import LocalBedrock, RawReply
 
 RECORDED = Path(__file__).parents[2] / "shared" / "recorded" / "bedrock-traffic.jsonl.gz"
@@ -132,3 +140,43 @@ def test_recorded_counts_of_tokens_are_never_charged(local_bedrock: LocalBedrock
             assert record["status"] >= 400
     with warnings.catch_warnings():
         assert sum(row.requests for row in metered.status()) == 0
+
+
+def cut_or_edited(record: dict[str, Any]) -> bool:
+    """Whether text is missing from the recorded request: a prompt cache filled by 80 bytes is not what was sent."""
+    expected = record["expected"]
+    tokens = sum(expected[kind] for kind in ("input", "cache_read", "cache_write"))
+    return "very very long system prompt" in record["request_body"] and tokens == 18_135
+
+
+def test_no_recorded_call_cost_more_than_its_worst_case() -> None:
+    ratios: dict[str, list[float]] = {"limit and text": [], "no limit, or media": []}
+    for record in records():
+        price = bundled().find(record["model_id"], region=None, on=dt.date(2026, 11, 21))
+        if not record["expected"] or price is None or cut_or_edited(record):
+            continue
+        expected = record["expected"]
+        long = expected["cache_write_1h"]
+        usage = Usage(
+            expected["input"], expected["output"], expected["cache_read"], expected["cache_write"] - long, long
+        )
+        if record["operation"].startswith("Invoke"):
+            request = {"modelId": record["model_id"], "body": record["request_body"]}
+        else:
+            try:
+                request = json.loads(record["request_body"])
+            except ValueError:
+                continue  # two were edited by hand, and are no JSON
+        worst = WorstCase(record["model_id"], price.price, bundled().limits(record["model_id"]))
+        cost, bound = cost_pico_usd(usage, price.price), worst.pico_usd(request)
+        assert cost <= bound, f"{record['id']} {record['model_id']}: {usage} in {record['request_body'][:500]}"
+        if cost:
+            counted = request_bounds(request, request_format(record["model_id"]))
+            kind = "no limit, or media" if counted.others or counted.output_tokens is None else "limit and text"
+            ratios[kind].append(bound / cost)
+            # The input's bound alone holds too.
+            tokens = usage.input_tokens + usage.cache_read_tokens + expected["cache_write"]
+            assert counted.others or tokens <= counted.text_tokens, record["id"]
+    for kind, found in ratios.items():
+        print(f"{kind}: worst case / cost of {len(found)} calls: median {statistics.median(found):.1f}")
+    assert sum(map(len, ratios.values())) >= 350

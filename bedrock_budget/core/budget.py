@@ -50,11 +50,13 @@ class HandPrice:
 
 @dataclass(frozen=True, slots=True)
 class ModelLabel:
-    """A label and the model id, inference-profile id or ARN it stands for."""
+    """A label and the model id, inference-profile id or ARN it stands for. Its limits: None is what the table lists."""
 
     label: str
     model_id: str
     price: HandPrice | None = None
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

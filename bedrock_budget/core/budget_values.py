@@ -22,6 +22,7 @@ _PRICE_KEYS = {
     "cache_write_5m_price_usd_micros_per_1m": "cache_write_5m",
     "cache_write_1h_price_usd_micros_per_1m": "cache_write_1h",
 }
+_LIMIT_KEYS = ("context_window_tokens", "max_output_tokens")
 
 
 def whole(value: Any) -> int | None:
@@ -66,6 +67,9 @@ def whole_number(low: int, high: int | None = None) -> Check:
         return number
 
     return check
+
+
+_tokens = whole_number(1)
 
 
 def one_of(*words: str, later: tuple[str, ...] = ()) -> Check:
@@ -145,15 +149,16 @@ def model_labels(value: Any, path: str, problems: list[str]) -> dict[str, ModelL
             problems.append(f"{where}: {label!r} has a meaning of its own; choose another label")
         elif mapping(entry, where, problems):
             for key in entry:
-                if key != "id" and key not in _PRICE_KEYS:
-                    known = ", ".join(("id", *_PRICE_KEYS))
+                if key != "id" and key not in _PRICE_KEYS and key not in _LIMIT_KEYS:
+                    known = ", ".join(("id", *_PRICE_KEYS, *_LIMIT_KEYS))
                     problems.append(f"{where}.{key}: unknown key; known here: {known}")
             model_id = text(entry["id"], f"{where}.id", problems) if "id" in entry else None
             if "id" not in entry:
                 problems.append(f"{where}.id: missing; give a model id, inference profile id or ARN")
             price = hand_price({key: entry[key] for key in _PRICE_KEYS if key in entry}, where, problems)
+            limits = {key: _tokens(entry[key], f"{where}.{key}", problems) for key in _LIMIT_KEYS if key in entry}
             if model_id is not None:
-                labels[label] = ModelLabel(label, model_id, price)
+                labels[label] = ModelLabel(label, model_id, price, **limits)
     if not value:
         problems.append(f"{path}: is empty; map at least one label to a model id")
     return labels

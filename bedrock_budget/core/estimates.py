@@ -23,7 +23,8 @@ UNSEEN_OUTPUT_TOKENS = 4_096
 MOST_OUTPUT_TOKENS = 200_000
 
 _ATTACHMENT_KEYS = ("bytes", "data")
-_LIMIT_KEYS = (
+#: What families call the most output tokens of an answer.
+LIMIT_KEYS = (
     "maxTokens",
     "max_tokens",
     "max_new_tokens",
@@ -32,6 +33,8 @@ _LIMIT_KEYS = (
     "maxTokenCount",
     "max_completion_tokens",
 )
+#: Where else a limit may stand than beside the other arguments.
+NESTED_LIMITS = ("inferenceConfig", "textGenerationConfig", "inference_config")
 
 
 def tokens_in(text_bytes: int) -> int:
@@ -70,11 +73,11 @@ def output_limit(request: object) -> int | None:
     if not isinstance(request, Mapping):
         return None
     source = cast(Mapping[str, object], request)
-    for key in _LIMIT_KEYS:
+    for key in LIMIT_KEYS:
         limit = source.get(key)
         if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0:
             return limit
-    for key in ("inferenceConfig", "textGenerationConfig", "inference_config"):
+    for key in NESTED_LIMITS:
         if (limit := output_limit(source.get(key))) is not None:
             return limit
     return None

@@ -9,6 +9,7 @@ supplement is an error.
 import argparse
 import hashlib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,14 @@ NOTE_NO_1H = "no 1 h cache write price listed: 2 x input"
 _MODES = frozenset({"chat", "embedding"})  # the others are priced by the image, query or second, or speech apart
 _ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::[a-z0-9-]+)*")
 _DATE_IN_ID = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?![\d])")
+_LONG_INPUT = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+_INPUTS = (
+    "input_cost_per_token",
+    "cache_read_input_token_cost",
+    "cache_creation_input_token_cost",
+    "cache_creation_input_token_cost_above_1hr",
+)
+_OUTPUTS = ("output_cost_per_token",)
 _MICROS_PER_1M = 10**12  # USD a token -> USD micros per 1,000,000 tokens
 
 Row = dict[str, Any]
@@ -103,9 +112,50 @@ def litellm_row(model: str, profile: str | None, entry: Mapping[str, Any]) -> Ro
     return _row(profile, default_from(model), LITELLM, prices, note)
 
 
+def litellm_limits(entry: Mapping[str, Any]) -> Row:
+    """What one entry of the price map says beside plain prices: the members of `Limits`, as far as it has them.
+
+    Surcharges are percentages of the entry's own plain prices, rounded up, the dearest of the kinds of token.
+    """
+    found: Row = {}
+    if window := entry.get("max_input_tokens"):
+        found["context_window_tokens"] = window
+    if entry["mode"] == "embedding":
+        found["max_output_tokens"] = 0
+    elif most := entry.get("max_output_tokens"):
+        found["max_output_tokens"] = most
+    if tiers := [int(match[1]) * 1000 for name in entry if (match := _LONG_INPUT.fullmatch(name))]:
+        found["long_context_above_tokens"] = min(tiers)
+        found["long_context_input_pct"] = _percent(entry, _INPUTS, r"_above_\d+k_tokens")
+        found["long_context_output_pct"] = _percent(entry, _OUTPUTS, r"_above_\d+k_tokens")
+    if "input_cost_per_token_priority" in entry:
+        found["priority_pct"] = _percent(entry, (*_INPUTS, *_OUTPUTS), "_priority")
+    return found
+
+
+def _percent(entry: Mapping[str, Any], plain: Sequence[str], suffix: str) -> int:
+    """The dearest of some prices with a suffix in their names, in percent of the price without it."""
+    found = [100]
+    for name in plain:
+        for dearer in entry:
+            if re.fullmatch(name + suffix, dearer) and entry.get(name):
+                found.append(math.ceil(Decimal(entry[dearer]) * 100 / Decimal(entry[name])))
+    return max(found)
+
+
+def _widest(all_found: Sequence[Row]) -> Row:
+    """What holds for all of a model's entries: the most of each, and the lowest threshold."""
+    names = sorted({name for found in all_found for name in found})
+    most: Row = {name: max(found[name] for found in all_found if name in found) for name in names}
+    if (above := "long_context_above_tokens") in most:
+        most[above] = min(found[above] for found in all_found if above in found)
+    return most
+
+
 def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_sha256: str) -> Built:
     """The table of both sources. Raises ValueError or KeyError for a supplement that is not as it should be."""
     rows: dict[str, list[Row]] = {}
+    limits: dict[str, list[Row]] = {}
     left_out: list[tuple[str, str]] = []
     for model_id, entry in litellm.items():
         if not _is_bedrock(entry):
@@ -118,6 +168,7 @@ def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_
             continue
         row["from"] = supplement.get("effective", {}).get(model_id, row["from"])
         rows.setdefault(model, []).append(row)
+        limits.setdefault(model, []).append(litellm_limits(entry))
     for found in rows.values():
         _correct_in_region(found)
     for model, entry in supplement.get("models", {}).items():
@@ -125,6 +176,10 @@ def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_
             row = _supplement_row(model, given, supplement["sources"])
             kept = [old for old in rows.get(model, []) if _key(old) != _key(row)]
             rows[model] = [*kept, row]
+    for model, known in supplement.get("limits", {}).items():
+        if model not in rows:
+            raise ValueError(f"limits.{model}: must be a model of the table")
+        limits[model] = [{**_widest(limits.get(model, [])), **known}]
     sources = {name: dict(source) for name, source in sorted(supplement["sources"].items())}
     sources[LITELLM]["sha256"] = litellm_sha256
     table: dict[str, Any] = {
@@ -134,7 +189,7 @@ def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_
         "unit": UNIT,
         "sources": sources,
         "aliases": dict(sorted(supplement.get("aliases", {}).items())),
-        "models": {model: {"rows": sorted(rows[model], key=_key)} for model in sorted(rows)},
+        "models": {model: _entry(rows[model], _widest(limits.get(model, []))) for model in sorted(rows)},
     }
     for alias, model in table["aliases"].items():
         if alias in rows or model not in rows:
@@ -148,7 +203,7 @@ def dump(table: Mapping[str, Any]) -> str:
     parts: list[str] = []
     for name, value in table.items():
         if name == "models":
-            text = _block({model: _row_lines(entry["rows"]) for model, entry in value.items()})
+            text = _block({model: _entry_lines(entry) for model, entry in value.items()})
         elif isinstance(value, dict):
             members = cast("dict[str, Any]", value)
             text = _block({member: json.dumps(content) for member, content in members.items()})
@@ -241,8 +296,13 @@ def _block(members: Mapping[str, str]) -> str:
     return "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
 
 
-def _row_lines(rows: Sequence[Row]) -> str:
-    return '{"rows": [\n' + ",\n".join(f"      {json.dumps(row)}" for row in rows) + "]}"
+def _entry(rows: list[Row], limits: Row) -> dict[str, Any]:
+    return {**({"limits": limits} if limits else {}), "rows": sorted(rows, key=_key)}
+
+
+def _entry_lines(entry: Mapping[str, Any]) -> str:
+    limits = f'"limits": {json.dumps(entry["limits"])}, ' if "limits" in entry else ""
+    return "{" + limits + '"rows": [\n' + ",\n".join(f"      {json.dumps(row)}" for row in entry["rows"]) + "]}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.model_ids import parse_model_id
 from ..core.pricing import Price
+from ..core.worst_case import Limits
 
 SCHEMA_VERSION = 1
 CURRENCY = "USD"
@@ -33,10 +34,15 @@ _Rows = dict[str | None, tuple[PriceRow, ...]]
 class PriceTable:
     """List prices of models. Immutable, so that any number of threads may share one."""
 
-    __slots__ = ("_aliases", "_rows")
+    __slots__ = ("_aliases", "_limits", "_rows")
 
-    def __init__(self, rows: Iterable[PriceRow], aliases: Mapping[str, str] | None = None) -> None:
-        """A table of ``rows``; ``aliases`` maps further base ids to ones that have rows."""
+    def __init__(
+        self,
+        rows: Iterable[PriceRow],
+        aliases: Mapping[str, str] | None = None,
+        limits: Mapping[str, Limits] | None = None,
+    ) -> None:
+        """A table of ``rows``; ``aliases`` maps further base ids to ones that have rows, ``limits`` is by base id."""
         found: dict[str, dict[str | None, list[PriceRow]]] = {}
         for row in rows:
             found.setdefault(row.model, {}).setdefault(row.profile, []).append(row)
@@ -48,6 +54,7 @@ class PriceTable:
             for model, profiles in found.items()
         }
         self._aliases = dict(aliases or {})
+        self._limits = dict(limits or {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PriceTable":
@@ -60,15 +67,19 @@ class PriceTable:
             if data.get(name) != expected:
                 raise ValueError(f"{name}: expected {expected!r}, got {data.get(name)!r}")
         rows: list[PriceRow] = []
+        limits: dict[str, Limits] = {}
         where = "models"
         try:
             for model, entry in data["models"].items():
+                if "limits" in entry:
+                    where = f"models.{model}.limits"
+                    limits[model] = _limits(entry["limits"])
                 for number, row in enumerate(entry["rows"]):
                     where = f"models.{model}.rows[{number}]"
                     if "when" not in row:
                         rows.append(_row(model, row))
             where = "aliases"
-            return cls(rows, data.get("aliases"))
+            return cls(rows, data.get("aliases"), limits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error!r}") from error
 
@@ -98,6 +109,11 @@ class PriceTable:
             return None
         return _choose(rows, parsed.profile, on) or _choose(rows, parsed.profile, None)
 
+    def limits(self, model_id: str) -> Limits | None:
+        """What is listed of a model beside its prices; None if nothing is. ``model_id``: as in `find`."""
+        base = parse_model_id(model_id).base
+        return None if base is None else self._limits.get(self._aliases.get(base, base))
+
     def models(self) -> tuple[str, ...]:
         """The base ids of all models that have a price, sorted."""
         return tuple(sorted(self._rows))
@@ -116,6 +132,12 @@ def _row(model: str, row: Mapping[str, Any]) -> PriceRow:
     if not (profile is None or isinstance(profile, str)) or not isinstance(source, str):
         raise ValueError(f"profile must be text or null, source text, got {profile!r} and {source!r}")
     return PriceRow(Price(*prices), model, profile, dt.date.fromisoformat(row["from"]), source)
+
+
+def _limits(listed: Mapping[str, int]) -> Limits:
+    if not all(type(value) is int and value >= 0 for value in listed.values()):
+        raise ValueError(f"limits must be whole numbers >= 0, got {dict(listed)}")
+    return Limits(**listed)
 
 
 def _choose(rows: _Rows, profile: str | None, on: dt.date | None) -> PriceRow | None:

@@ -85,3 +85,21 @@ def test_quotas_that_are_wrong_are_left_out() -> None:
     }
     assert len(problems) == 1
     assert problems[0].startswith("path.b: '2' is not a quota")
+
+
+def test_limits_of_a_model() -> None:
+    problems: list[str] = []
+    entry = {"id": "acme.m", "context_window_tokens": Decimal(1_000_000), "max_output_tokens": 1}
+    labels = values.model_labels({"premium": entry, "economy": {"id": "acme.n"}}, "model_labels", problems)
+    assert problems == []
+    assert labels is not None
+    assert (labels["premium"].context_window_tokens, labels["premium"].max_output_tokens) == (1_000_000, 1)
+    assert (labels["economy"].context_window_tokens, labels["economy"].max_output_tokens) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["context_window_tokens", "max_output_tokens"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "200000", True, None])
+def test_limits_of_a_model_are_whole_numbers(key: str, value: Any) -> None:
+    problems: list[str] = []
+    values.model_labels({"premium": {"id": "acme.m", key: value}}, "model_labels", problems)
+    assert problems == [f"model_labels.premium.{key}: must be a whole number >= 1, got {value!r}"]

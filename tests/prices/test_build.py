@@ -223,12 +223,65 @@ def test_the_supplement_adds_corrects_dates_and_drops() -> None:
         {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1.5, "output": 1}]}}},
         {"models": {"acme.m": {"rows": [{"profile": None, "source": "hand", "input": 1, "output": 1, "from": "x"}]}}},
         {"aliases": {"acme.fine": "acme.fine"}},
+        {"limits": {"acme.other": {"max_output_tokens": 5}}},
+        {"limits": {"acme.fine": {"max_tokens": 5}}},
+        {"limits": {"acme.fine": {"max_output_tokens": "5"}}},
         {"aliases": {"acme.other": "acme.unknown"}},
     ],
 )
 def test_a_mistake_in_the_supplement_is_an_error(broken: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError)):
         made({"acme.fine": entry("1", "2")}, **broken)
+
+
+def limits(litellm: dict[str, Any], **supplement: Any) -> Any:
+    return made(litellm, **supplement).table["models"]["acme.m"].get("limits")
+
+
+def per_million(**usd: str) -> dict[str, Decimal]:
+    return {name: Decimal(price).scaleb(-6) for name, price in usd.items()}
+
+
+def test_limits_are_the_most_that_any_profile_has() -> None:
+    both = {
+        "acme.m": entry("1", "2", max_input_tokens=100, max_output_tokens=8),
+        "us.acme.m": entry("1", "2", max_input_tokens=128, max_output_tokens=4),
+    }
+    assert limits(both) == {"context_window_tokens": 128, "max_output_tokens": 8}
+    assert limits({"acme.m": entry("1", "2")}) is None
+    assert limits({"acme.m": entry("1", None, mode="embedding", max_output_tokens=9)}) == {"max_output_tokens": 0}
+
+
+def test_surcharges_are_percentages_of_the_plain_price() -> None:
+    long = per_million(
+        input_cost_per_token_above_200k_tokens="6",
+        output_cost_per_token_above_200k_tokens="22.5",
+        cache_creation_input_token_cost_above_1hr_above_200k_tokens="12.03",
+        cache_read_input_token_cost_above_200k_tokens="1",  # no plain price to compare it with
+        output_cost_per_token_above_200k_tokens_ultrafast="99",
+    )
+    assert limits({"acme.m": entry("3", "15", **writes("3.75", "6"), **long)}) == {
+        "long_context_above_tokens": 200_000,
+        "long_context_input_pct": 201,
+        "long_context_output_pct": 150,
+    }
+    lower = per_million(input_cost_per_token_above_100k_tokens="3")
+    both = {"acme.m": entry("3", "15", **long), "us.acme.m": entry("3", "15", **lower)}
+    assert limits(both) == {
+        "long_context_above_tokens": 100_000,
+        "long_context_input_pct": 200,
+        "long_context_output_pct": 150,
+    }
+    priority = per_million(input_cost_per_token_priority="1.4", output_cost_per_token_priority="5.61")
+    assert limits({"acme.m": entry("0.8", "3.2", **priority)}) == {"priority_pct": 176}
+
+
+def test_the_supplement_corrects_limits() -> None:
+    found = {"acme.m": entry("1", "2", max_input_tokens=100, max_output_tokens=8)}
+    corrected = {"acme.m": {"context_window_tokens": 50}}
+    assert limits(found, limits=corrected) == {"context_window_tokens": 50, "max_output_tokens": 8}
+    text = build.dump(made(found, limits=corrected).table)
+    assert '"acme.m": {"limits": {"context_window_tokens": 50, "max_output_tokens": 8}, "rows": [\n' in text
 
 
 def test_the_head_of_the_table() -> None:

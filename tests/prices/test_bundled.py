@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bedrock_budget.core.pricing import Price
+from bedrock_budget.core.worst_case import PRIORITY_PCT, UNKNOWN_OUTPUT_TOKENS, UNKNOWN_WINDOW_TOKENS, Limits
 from bedrock_budget.prices import PriceTable, build, bundled
 
 TODAY = dt.date(2026, 11, 21)
@@ -216,3 +217,32 @@ def test_recorded_models_have_prices() -> None:
     assert len(served) >= 60
     for model_id in unpriced:
         assert ":application-inference-profile/" in model_id or ":sagemaker:" in model_id or "rerank" in model_id
+
+
+@pytest.mark.parametrize(
+    ("model_id", "limits"),
+    [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", Limits(200_000, 64_000, 200_000, 200, 150)),
+        ("global.anthropic.claude-haiku-5-5", Limits(1_000_000, 128_000, 100_000, 500, 500)),
+        ("us.openai.gpt-5.5", Limits(1_050_000, 128_000, 272_000, 200, 150)),
+        ("amazon.nova-pro-v1:0", Limits(300_000, 10_000, priority_pct=175)),
+        ("anthropic.claude-v2:1", Limits(200_000, 8_191)),
+        ("amazon.titan-embed-text-v2:0", Limits(8_192, 0)),
+        ("cohere.embed-english-v3:0", Limits(512, 0)),  # by its alias
+        ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abcdefghijkl", None),
+    ],
+)
+def test_hand_checked_limits(model_id: str, limits: Limits | None) -> None:
+    assert bundled().limits(model_id) == limits
+
+
+def test_what_is_assumed_of_unknown_models_is_as_much_as_any_has() -> None:
+    known = {model: limits for model in bundled().models() if (limits := bundled().limits(model))}
+    assert len(known) >= 120
+    wider = {m for m, limits in known.items() if (limits.context_window_tokens or 0) > UNKNOWN_WINDOW_TOKENS}
+    assert wider == {"meta.llama4-scout-17b-instruct-v1:0"}
+    assert max(limits.max_output_tokens or 0 for limits in known.values()) <= UNKNOWN_OUTPUT_TOKENS
+    assert max(limits.priority_pct for limits in known.values()) <= PRIORITY_PCT
+    for limits in known.values():
+        assert limits.context_window_tokens != 0
+        assert min(limits.long_context_input_pct, limits.long_context_output_pct, limits.priority_pct) >= 100

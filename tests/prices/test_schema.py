@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bedrock_budget.core.model_ids import PROFILE_PREFIXES
+from bedrock_budget.core.worst_case import Limits
 from bedrock_budget.prices import table
 
 FOLDER = importlib.resources.files("bedrock_budget.prices")
@@ -86,6 +87,9 @@ NOVA = ("models", "amazon.nova-pro-v1:0", "rows", 0)
         (("models", "nova"), {"rows": []}),
         (("models", "amazon.nova-pro-v1:0", "rows"), []),
         (("models", "amazon.nova-pro-v1:0", "extra"), 1),
+        (("models", "amazon.nova-pro-v1:0", "limits", "context_window_tokens"), 0),
+        (("models", "amazon.nova-pro-v1:0", "limits", "priority_pct"), 99),
+        (("models", "amazon.nova-pro-v1:0", "limits", "extra"), 1),
         ((*NOVA, "profile"), "mars"),
         ((*NOVA, "from"), "2025-1-1"),
         ((*NOVA, "input"), 0.8),
@@ -129,4 +133,5 @@ def test_the_schema_says_what_the_code_does() -> None:
     assert properties["schema_version"]["const"] == table.SCHEMA_VERSION
     assert properties["currency"]["const"] == table.CURRENCY
     assert properties["unit"]["const"] == table.UNIT
+    assert set(SCHEMA["$defs"]["limits"]["properties"]) == set(Limits._fields)
     assert set(SCHEMA["$defs"]["row"]["properties"]["profile"]["enum"]) == {None, *PROFILE_PREFIXES}

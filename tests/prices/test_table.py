@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bedrock_budget.core.pricing import Price
+from bedrock_budget.core.worst_case import Limits
 from bedrock_budget.prices import PriceRow, PriceTable, bundled, table
 
 TODAY = dt.date(2026, 6, 1)
@@ -225,3 +226,30 @@ def test_all_threads_get_one_bundled_table(monkeypatch: pytest.MonkeyPatch) -> N
         sys.setswitchinterval(before)
     assert len(got) == 8
     assert all(each is bundled() for each in got)
+
+
+def test_limits_are_those_of_the_base_model() -> None:
+    listed = data(old=[row(None, 1)], none=[row(None, 1)])
+    listed["models"]["acme.old"]["limits"] = {"context_window_tokens": 8_000, "priority_pct": 175}
+    found = PriceTable.from_json(listed)
+    assert found.limits("acme.old") == Limits(context_window_tokens=8_000, priority_pct=175)
+    arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.acme.old"
+    for model_id in ("us.acme.old", "acme.old:0", arn):
+        assert found.limits(model_id) == found.limits("acme.old")
+    for model_id in (
+        "acme.none",
+        "acme.other",
+        "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/x",
+    ):
+        assert found.limits(model_id) is None
+    assert PriceTable([]).limits("acme.old") is None
+
+
+@pytest.mark.parametrize(
+    "limits", [{"context_window_tokens": -1}, {"context_window_tokens": True}, {"priority_pct": 1.5}, {"other": 1}, []]
+)
+def test_limits_that_cannot_be_read_are_named(limits: Any) -> None:
+    listed = data(old=[row(None, 1)])
+    listed["models"]["acme.old"]["limits"] = limits
+    with pytest.raises(ValueError, match=r"models\.acme\.old\.limits"):
+        PriceTable.from_json(listed)
