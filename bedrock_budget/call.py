@@ -16,6 +16,7 @@ from .core.selection import Mode, Reason
 from .core.usage import NOTHING, Counts, Usage
 from .meter import Meter
 from .outcomes import outcome_of
+from .pools import Hold
 from .record import Record
 from .scopes import Route, Snapshot
 
@@ -34,7 +35,7 @@ class Call:
     (``on_unknown_price="track"``). ``record`` is what the caller gets to see; its usage and costs are None until then.
     """
 
-    __slots__ = ("account", "meter", "price", "record", "request", "request_id", "route", "snapshot")
+    __slots__ = ("account", "hold", "meter", "price", "record", "request", "request_id", "route", "snapshot")
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Call:
         self.snapshot = snapshot  # what it was decided by
         self.request = request
         self.request_id: str | None = None
+        self.hold: Hold | None = None  # what strict enforcement has set aside for it
         self.record: Record = {
             "label": label,
             "model_id": model_id,
@@ -83,6 +85,8 @@ class Call:
         self.request_id = metadata.get("RequestId")
         if metadata.get("RetryAttempts"):
             self._count("retried")
+            if self.hold is not None:
+                self.hold.keep = True  # the service may bill each attempt
 
     def settle(self, usage: Usage, outcome: Outcome | None = None) -> Record:
         """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete."""
@@ -106,6 +110,15 @@ class Call:
         record["cost_usd_micros"] = (cost + HALF_MICRO) // PICO_PER_MICRO  # as `micros_half_up`
         account = self.account
         self.meter.add(account, usage, cost, outcome, self.request_id)
+        snapshot = self.snapshot
+        if snapshot.org_account is not None:
+            self.meter.add(snapshot.org_account, usage, cost)
+        hold = self.hold
+        if hold is not None:
+            # An estimate may be too low. Of a model that failed AWS documents no charge at all.
+            if record["estimated"] and price is not None and outcome != "model_failed":
+                hold.keep = True
+            hold.settle(cost)
         route = self.route
         if route is not None and (account.spend >= route.tight_at or account.unsent_cost >= route.hurry_at):
             self.meter.hurry()
@@ -126,6 +139,8 @@ class Call:
         record = self.record
         record["usage"] = NO_USAGE._asdict()
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
+        if self.hold is not None:
+            self.hold.settle(0)
         if outcome is not None:
             self._count(outcome)
         return record
@@ -167,6 +182,11 @@ class Call:
             "not settled yet" if record["cost_pico_usd"] is None else usd_text(record["cost_pico_usd"]),
             "; more of these are counted in status() and logged at DEBUG" if loud else "",
         )
+
+    def bounded_request(self) -> Mapping[str, Any]:
+        """The request as its worst case is judged by: a file-like body read."""
+        self.keep_body()
+        return self.request
 
     def keep_body(self) -> None:
         """Read a file-like body now: a stream settles later, when the caller may use the file for something else."""

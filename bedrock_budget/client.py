@@ -16,11 +16,12 @@ from .core.outcomes import GUARDRAIL_INTERVENED, guardrail_outcome
 from .core.usage import from_token_usage
 from .invoke import body_bytes, check_body, is_portable, settle_response
 from .journal import journal_for
-from .keeper import Keeper
+from .keeper import Keeper, MakeBody
+from .keywords import check_process_keywords, max_cost_pico_usd, store_of
 from .known_scopes import Scope
 from .meter import CLOSE_SECS
 from .record import Decision, LabelStatus
-from .stores import Store, default_store_url, open_store
+from .stores import Store
 from .streams import ConverseEvents, InvokeEvents
 
 log = logging.getLogger("bedrock_budget")
@@ -65,7 +66,10 @@ class PriceKeeperClient:
     ``journal_sync``: ``"normal"`` (default; survives a kill) or ``"full"`` (survives a loss of power, and waits for
     the disk in each call).
     ``clock``: an object with ``now()`` -> aware datetime and ``monotonic()`` -> seconds.
-    ``enforcement``, ``max_cost_usd_micros``: other values than the defaults are not available yet.
+    ``enforcement``: ``"normal"`` (default), ``"strict"`` (no call starts unless its worst case is left of every quota
+    that it counts towards) or ``"shadow"`` (decide and count, change nothing).
+    ``max_cost_usd_micros``: refuse a call that could cost more (default None: no limit); also an argument of each
+    metered call, where it wins over this one.
 
     Raises ConfigError for any mistake in these.
     """
@@ -104,7 +108,7 @@ class PriceKeeperClient:
                 f"client: must be a boto3 'bedrock-runtime' client (with converse), got {type(client).__name__}; "
                 'make it with boto3.client("bedrock-runtime")'
             )
-        _check_process_keywords(metering=metering, drain_abandoned=drain_abandoned, clock=clock)
+        check_process_keywords(metering=metering, drain_abandoned=drain_abandoned, clock=clock)
         keywords: dict[str, Any] = {
             "enforcement": enforcement,
             "refresh": refresh,
@@ -117,7 +121,7 @@ class PriceKeeperClient:
         self._client = client
         self._warned = set()
         self._is_view = False
-        opened = _store(store)
+        opened = store_of(store)
         # There each call's usage is in the store before it returns, and the disk ends with the sandbox: no journal.
         in_lambda = "AWS_LAMBDA_RUNTIME_API" in os.environ
         self._keeper = Keeper(
@@ -137,7 +141,7 @@ class PriceKeeperClient:
 
     def converse(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse``; ``modelId`` may be left out or be a label."""
-        call = self._keeper.admit(self._scope, kwargs.get("modelId"), "Converse", kwargs)
+        call = self._admit(kwargs, "Converse")
         kwargs["modelId"] = call.record["model_id"]
         try:
             response: dict[str, Any] = self._client.converse(*args, **kwargs)
@@ -160,7 +164,7 @@ class PriceKeeperClient:
 
     def converse_stream(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the wrapped client's ``converse_stream``; ``modelId`` may be left out or be a label."""
-        call = self._keeper.admit(self._scope, kwargs.get("modelId"), "ConverseStream", kwargs)
+        call = self._admit(kwargs, "ConverseStream")
         kwargs["modelId"] = call.record["model_id"]
         try:
             response: dict[str, Any] = self._client.converse_stream(*args, **kwargs)
@@ -176,7 +180,7 @@ class PriceKeeperClient:
         callable ``body(decision) -> bytes | str | dict``."""
         if isinstance(kwargs.get("body"), bytes | str):
             arguments = kwargs
-            call = self._keeper.admit(self._scope, kwargs.get("modelId"), "InvokeModel", kwargs, True)
+            call = self._admit(kwargs, "InvokeModel", True)
         else:
             call, arguments = self._admit_body(kwargs, "InvokeModel")
         arguments["modelId"] = call.record["model_id"]
@@ -214,12 +218,22 @@ class PriceKeeperClient:
         body = kwargs.get("body")
         check_body(body)
         fixed = not is_portable(body)
-        call = self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed)
         if fixed or body is None:
-            return call, kwargs
-        made = body_bytes(body(self._keeper.decision_of(call)))
-        call.request = arguments = {**kwargs, "body": made}
-        return call, arguments
+            return self._admit(kwargs, operation, fixed), kwargs
+
+        def make_body(call: Call) -> dict[str, Any]:
+            return {**kwargs, "body": body_bytes(body(self._keeper.decision_of(call)))}
+
+        call = self._admit(kwargs, operation, make_body=make_body)
+        return call, cast("dict[str, Any]", call.request)
+
+    def _admit(
+        self, kwargs: dict[str, Any], operation: str, fixed_body: bool = False, make_body: MakeBody | None = None
+    ) -> Call:
+        most = None
+        if "max_cost_usd_micros" in kwargs:
+            most = max_cost_pico_usd(kwargs.pop("max_cost_usd_micros"))
+        return self._keeper.admit(self._scope, kwargs.get("modelId"), operation, kwargs, fixed_body, make_body, most)
 
     # -- asking
 
@@ -309,23 +323,3 @@ class PriceKeeperClient:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         self.__reduce__()
-
-
-def _store(store: str | Store | None) -> Store:
-    if store is None:
-        store = default_store_url()
-    if isinstance(store, str):
-        return open_store(store)
-    if not isinstance(cast(object, store), Store):
-        raise ConfigError(f"store: must be a URL or a Store, got {type(store).__name__}")
-    return store
-
-
-def _check_process_keywords(*, metering: object, drain_abandoned: object, clock: object) -> None:
-    """The keywords that are the process's alone, which no configuration can set."""
-    if metering not in ("background", "sync"):
-        raise ConfigError(f"metering: must be 'background' or 'sync', got {metering!r}")
-    if not isinstance(drain_abandoned, bool):
-        raise ConfigError(f"drain_abandoned: must be True or False, got {drain_abandoned!r}")
-    if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic")):
-        raise ConfigError(f"clock: must be an object with now() and monotonic(), got {clock!r}")

@@ -5,8 +5,8 @@ then the `Call` settles (usage -> cost -> account -> record). With warm caches n
 """
 
 import threading
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from cachetools import LRUCache
 from . import lifecycle
 from .call import Call
 from .clock import Clock
-from .core.budget import AUTO, UNLABELLED, ScopeBudget
+from .core.budget import AUTO, UNLABELLED, ModelLabel, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.keys import UsageKey
 from .core.money import micros_half_up
@@ -26,8 +26,10 @@ from .draining import Drainer
 from .explanation import explain
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
+from .pool import Pool
+from .pools import Pools
 from .record import Decision, LabelStatus
-from .refusals import exhausted, not_portable, unknown_model, unknown_price
+from .refusals import cost_limit, exhausted, exhausted_cap, not_portable, unknown_model, unknown_price
 from .scopes import Route, ScopeDay, Snapshot
 from .status import read_status, route_in_force
 from .stores.contract import Store
@@ -35,7 +37,10 @@ from .stores.contract import Store
 if TYPE_CHECKING:
     from .journal.journal import Journal
 
-MAX_UNLABELLED_PRICES = 512
+MAX_UNLABELLED_ROUTES = 512
+
+#: Gives the request of a call, with the body that its label takes.
+MakeBody = Callable[[Call], Mapping[str, Any]]
 
 
 class Keeper:
@@ -58,23 +63,35 @@ class Keeper:
         self.clock = clock
         self.drainer = Drainer() if drain_abandoned else None
         self.meter = Meter(store, clock, sync=sync, transactions=transactions, journal=journal)
-        self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region)
+        self.pools = Pools(store, self.meter, clock, journal=journal, keep_nothing=transactions)
+        self.meter.settled_all = lambda: not self.pools.outstanding
+        self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region, pools=self.pools)
         self._region = region
-        self._prices: LRUCache[tuple[str, date], Price | None] = LRUCache(MAX_UNLABELLED_PRICES)
-        self._prices_lock = threading.Lock()
+        self._unlabelled_routes: LRUCache[tuple[UsageKey, str], Route] = LRUCache(MAX_UNLABELLED_ROUTES)
+        self._unlabelled_lock = threading.Lock()
         self._used = False
         lifecycle.register(self)  # a fork may come before the first call
 
     # -- deciding
 
     def admit(
-        self, scope: Scope, asked: object, operation: str, request: Mapping[str, Any], fixed_body: bool = False
+        self,
+        scope: Scope,
+        asked: object,
+        operation: str,
+        request: Mapping[str, Any],
+        fixed_body: bool = False,
+        make_body: MakeBody | None = None,
+        max_cost_pico_usd: int | None = None,
+        dry: bool = False,
     ) -> Call:
         """Decide where a call goes.
 
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
-        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError, and botocore's
-        ParamValidationError for a ``modelId`` that is not text.
+        ``make_body`` gives the request with the body for a call's label, for each label tried. ``max_cost_pico_usd``:
+        refuse it if it could cost more. ``dry``: nothing is held for it.
+        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, CostLimitExceeded, StoreError,
+        ConfigError, and botocore's ParamValidationError for a ``modelId`` that is not text.
         """
         meter = self.meter
         if meter.deferred:
@@ -97,7 +114,7 @@ class Keeper:
                 raise ParamValidationError(report=f"Invalid type for parameter modelId, {given}")
             found = snapshot.by_asked.get(asked)
             if found is None:
-                return self._admit_unlabelled(day, snapshot, asked, degraded, request)
+                found = self._unlabelled(day, snapshot, asked)
             first = found
             explicit = True
         chain: Sequence[Route] = snapshot.chain
@@ -105,37 +122,68 @@ class Keeper:
         fits: Fits | None = None
         if first.position is None:
             chain = (first,)
-            outcome = select(chain, 0, True, serve_last=snapshot.serve_last)
+            sticky = place = 0
         else:
+            place = first.position
+            sticky = snapshot.sticky
             if snapshot.override is not None:
                 override = snapshot.override_at(now)
             if fixed_body and (override is not None or not snapshot.one_format):
                 fits = first.fits
-            outcome = select(chain, first.position, explicit, snapshot.sticky, override, fits, snapshot.serve_last)
-        if isinstance(outcome, Refusal):
-            raise self._refused(outcome, day, chain, first, override, operation, degraded)
-        route = chain[outcome.place] if outcome.place >= 0 else override
-        assert route is not None
-        price = route.price
-        if price is None:
-            price = self._price_anyway(snapshot.budget, route.label, route.model_id)
-        account = route.account
-        mode: Mode = "tight" if account.spend >= route.tight_at else "normal"
-        return Call(
-            meter,
-            account,
-            route,
-            price,
-            snapshot,
-            request,
-            route.label,
-            route.model_id,
-            first.label,
-            outcome.reason,
-            mode,
-            day.day.name,
-            degraded,
-        )
+        if snapshot.caps and override is None:
+            for cap in snapshot.caps:
+                if cap.spend >= cap.quota_pico_usd:
+                    raise exhausted_cap(self._nowhere(day, first, degraded), day, cap, operation)
+        unheld: list[int] = []
+        while True:
+            outcome = select(chain, place, explicit, sticky, override, fits, snapshot.serve_last, unheld)
+            if isinstance(outcome, Refusal):
+                raise self._refused(outcome, day, chain, first, override, operation, degraded)
+            route = chain[outcome.place] if outcome.place >= 0 else override
+            assert route is not None
+            price = route.price
+            if price is None:
+                price = self._price_anyway(snapshot.budget, route.label, route.model_id)
+            account = route.account
+            mode: Mode = "tight" if account.spend >= route.tight_at else "normal"
+            call = Call(
+                meter,
+                account,
+                route,
+                price,
+                snapshot,
+                request,
+                route.label,
+                route.model_id,
+                first.label,
+                "unlabelled" if route.label == UNLABELLED else outcome.reason,
+                mode,
+                day.day.name,
+                degraded,
+            )
+            if make_body is not None:
+                call.request = make_body(call)
+            guarded = snapshot.guarded or max_cost_pico_usd is not None
+            if not guarded or dry or self._held(call, route, max_cost_pico_usd):
+                return call
+            unheld.append(outcome.place)
+
+    def _held(self, call: Call, route: Route, max_cost_pico_usd: int | None) -> bool:
+        """Set aside the worst case of a call, under strict enforcement. False if there is no room for it.
+
+        Raises CostLimitExceeded if one call may not cost as much.
+        """
+        worst_case = 0 if route.worst_case is None else route.worst_case.pico_usd(call.bounded_request())
+        snapshot = call.snapshot
+        limit = snapshot.max_cost_pico_usd if max_cost_pico_usd is None else max_cost_pico_usd
+        if limit is not None and worst_case > limit:
+            raise cost_limit(call, worst_case, limit)
+        if snapshot.strict and route.pools:
+            hold = self.pools.hold(route.pools, worst_case)
+            if isinstance(hold, Pool):
+                return False
+            call.hold = hold
+        return True
 
     def _ready(self, scope: Scope, now: datetime) -> ScopeDay:
         if not self._used:
@@ -144,34 +192,31 @@ class Keeper:
             self.meter.begin()
         return self.scopes.ready(scope, now)
 
-    def _admit_unlabelled(
-        self, day: ScopeDay, snapshot: Snapshot, model_id: str, degraded: bool, request: Mapping[str, Any]
-    ) -> Call:
+    def _unlabelled(self, day: ScopeDay, snapshot: Snapshot, model_id: str) -> Route:
+        """The route of a model outside the configuration: no quota, no rules."""
         budget = snapshot.budget
         if budget.settings.on_unknown_model == "reject":
             raise unknown_model(model_id, snapshot)
-        on = day.day.starts_at.date()
-        with self._prices_lock:
-            if (model_id, on) not in self._prices:
-                self._prices[model_id, on] = self.scopes.listed_price(model_id, on)
-            price = self._prices[model_id, on]
-        if price is None:
-            price = self._price_anyway(budget, UNLABELLED, model_id)
-        account = self.meter.account(UsageKey(budget.scope, UNLABELLED, day.day.name), budget.shard_count)
-        asked_and_served = (UNLABELLED, model_id, UNLABELLED)
-        return Call(
-            self.meter,
-            account,
-            None,
-            price,
-            snapshot,
-            request,
-            *asked_and_served,
-            "unlabelled",
-            "normal",
-            day.day.name,
-            degraded,
-        )
+        key = UsageKey(budget.scope, UNLABELLED, day.day.name)
+        with self._unlabelled_lock:
+            route = self._unlabelled_routes.get((key, model_id))
+        if route is None or route.account is not snapshot.accounts[-1]:
+            label = ModelLabel(UNLABELLED, model_id)
+            price = self.scopes.listed_price(model_id, day.day.starts_at.date())
+            bounded = price or budget.settings.price_anyway
+            route = Route(
+                label,
+                price=price,
+                worst_case=None if bounded is None else self.scopes.worst_case_of(label, bounded),
+                quota_usd_micros=None,
+                tight_pct=budget.tight_mode_threshold_pct,
+                account=snapshot.accounts[-1],
+                position=None,
+            )
+            route.pools = snapshot.pools
+            with self._unlabelled_lock:
+                self._unlabelled_routes[key, model_id] = route
+        return route
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
@@ -193,8 +238,13 @@ class Keeper:
         if refusal.kind == "not_portable":
             skipped = [chain[place] if place >= 0 else override for place in refusal.skipped]
             return not_portable(first, [route for route in skipped if route])
+        call = self._nowhere(day, first, degraded)
+        return exhausted(call, day, chain[first.position or 0 :] if len(chain) > 1 else chain, operation)
+
+    def _nowhere(self, day: ScopeDay, first: Route, degraded: bool) -> Call:
+        """A call that is not sent."""
         nowhere = (None, None, first.label)
-        call = Call(
+        return Call(
             self.meter,
             first.account,
             None,
@@ -207,13 +257,12 @@ class Keeper:
             day.day.name,
             degraded,
         )
-        return exhausted(call, day, chain[first.position or 0 :] if len(chain) > 1 else chain, operation)
 
     # -- asking
 
     def decide(self, scope: Scope, asked: str | None) -> Decision:
         """What `admit` would do now, explained. Raises what it would raise."""
-        return self.decision_of(self.admit(scope, asked, "Decide", {}))
+        return self.decision_of(self.admit(scope, asked, "Decide", {}, dry=True))
 
     def decision_of(self, call: Call) -> Decision:
         """The decision of an admitted call."""
@@ -265,6 +314,7 @@ class Keeper:
         self.meter.run_deferred()
         if self.drainer is not None:
             self.drainer.wait(CLOSE_SECS)
+        self.pools.close()
         self.meter.close(max(deadline - monotonic(), 0.0))
 
     def at_exit(self, timeout: float) -> None:
@@ -276,11 +326,14 @@ class Keeper:
         for stream in self.meter.open_streams():
             stream.abandon("stream_open")
         self.scopes.close()
+        self.pools.close()
         self.meter.close(timeout)
 
     def after_fork_in_child(self) -> None:
-        self._prices_lock = threading.Lock()
+        self._unlabelled_lock = threading.Lock()
         if self.drainer is not None:
             self.drainer.after_fork_in_child()
         self.scopes.after_fork_in_child()
         self.meter.after_fork_in_child()
+        self.pools.after_fork_in_child()
+        self._used = False

@@ -15,8 +15,10 @@ from .core.errors import ConfigError, StoreError
 from .core.keys import id_problem
 from .core.money import PICO_PER_MICRO, usd_text
 from .core.pricing import Price
+from .core.worst_case import WorstCase
 from .looks import Observer
 from .meter import Meter
+from .pools import Pools
 from .prices import bundled
 from .refresher import Refresher
 from .scopes import ScopeDay, Snapshot, snapshot_of
@@ -60,9 +62,11 @@ class KnownScopes:
         *,
         keywords: Mapping[str, Any],
         region: str | None,
+        pools: Pools,
     ) -> None:
         self._store = store
         self._meter = meter
+        self._pools = pools
         self._clock = clock
         self._budgets = budgets or table_budgets()
         self._has_file = budgets is not None
@@ -181,12 +185,20 @@ class KnownScopes:
             return before
 
     def _snapshot(self, budget: ScopeBudget, day: ScopeDay) -> Snapshot:
-        return snapshot_of(budget, day.day, price_of=self._price_of, account_of=self._meter.account)
+        return snapshot_of(
+            budget,
+            day.day,
+            price_of=self._price_of,
+            account_of=self._meter.account,
+            worst_case_of=self.worst_case_of,
+            pool_of=self._pools.pool,
+        )
 
     def _look(self, day: ScopeDay) -> None:
         self._observer.look(day)
         if day.error is None:
             self._looked_at.add((day.org_id, day.app_id))
+            self._pools.tend(day.snapshot.all_pools)
 
     def _look_again_where_surprised(self) -> None:
         with self._lock:
@@ -197,6 +209,7 @@ class KnownScopes:
 
     def _forget(self, day: ScopeDay) -> None:
         day.leave()
+        self._pools.forget(day.snapshot.all_pools)
         with self._lock:
             if self._days.get((day.org_id, day.app_id)) is day and not (day.degraded or day.unwritten()):
                 del self._days[day.org_id, day.app_id]  # else the day to follow has to know what was spent blind
@@ -210,6 +223,8 @@ class KnownScopes:
         error = day.error
         if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._looked_at):
             raise error
+        if day.snapshot.strict:
+            return  # no call starts without a hold, and there are no holds beyond what has been granted
         policy = day.snapshot.budget.settings.on_store_error
         what = error or self._meter.error
         if policy == "open" or what is None:  # None: it has come back just now
@@ -228,6 +243,17 @@ class KnownScopes:
     def _price_of(self, label: ModelLabel, on: date) -> Price | None:
         listed = self.listed_price(label.model_id, on)
         return listed if label.price is None else label.price.over(listed)
+
+    @staticmethod
+    def worst_case_of(label: ModelLabel, price: Price) -> WorstCase:
+        """The worst case of a label's calls at a price."""
+        return WorstCase(
+            label.model_id,
+            price,
+            bundled().limits(label.model_id),
+            context_window_tokens=label.context_window_tokens,
+            max_output_tokens=label.max_output_tokens,
+        )
 
     def listed_price(self, model_id: str, on: date) -> Price | None:
         """The price table's price of a model on a day; None if it has none."""

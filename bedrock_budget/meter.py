@@ -66,6 +66,7 @@ class Meter:
         self._transactions = transactions
         self._journal = journal
         self.on_written: Callable[[], None] = lambda: None  # called after each pass
+        self.settled_all: Callable[[], bool] = lambda: True  # whether the journal is needed for nothing else
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -218,7 +219,7 @@ class Meter:
         done = self.flush(timeout)
         if done and self._take_over is not None:  # its own usage first; others' is safe where it is
             self._take_over.finish(max(deadline - monotonic(), 0.0))
-        self._outbox.close_journal()
+        self._outbox.close_journal(self.settled_all)
         if not done:
             cost, keys = self._outbox.unwritten()
             log.error(
@@ -319,6 +320,6 @@ class Meter:
                 return
         self._tell_written()
         if self._closing.is_set():
-            self._outbox.close_journal()
+            self._outbox.close_journal(self.settled_all)
         else:
             self._outbox.tend_journal()

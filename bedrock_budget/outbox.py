@@ -146,12 +146,12 @@ class Outbox:
             with self.lock:
                 journal.tend(self.dirty, self.writer_id, self._sequence)
 
-    def close_journal(self) -> None:
+    def close_journal(self, settled_all: Callable[[], bool]) -> None:
         """Remove the journal if the store has everything, else leave it to a replay."""
         journal = self._journal
         if journal is not None and journal.is_open:
             with self.lock:
-                if not self.dirty:
+                if not self.dirty and settled_all():
                     journal.close()
 
     def _send(self, account: Account) -> None:

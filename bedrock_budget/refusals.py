@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from .call import Call
 from .core.budget import UNLABELLED
-from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
+from .core.errors import BodyNotPortable, CostLimitExceeded, UnknownModel, UnknownPrice
 from .core.money import usd_text
 from .errors import BudgetExhausted
-from .scopes import Route, ScopeDay, Snapshot
+from .scopes import Cap, Route, ScopeDay, Snapshot
 
 
 def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
@@ -22,6 +22,30 @@ def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str
         operation,
         retry_at,
         call.free(),
+    )
+
+
+def exhausted_cap(call: Call, day: ScopeDay, cap: Cap, operation: str) -> BudgetExhausted:
+    """A limit over all labels is used up."""
+    budget = call.snapshot.budget
+    whose = f"all apps of org {budget.org_id}" if cap.name.startswith("org_") else f"all labels of {budget.scope}"
+    retry_at = day.day.ends_at.astimezone(budget.timezone)
+    return BudgetExhausted(
+        f"the daily total of {whose} is used up ({usd_text(cap.spend)} of {cap.name} {usd_text(cap.quota_pico_usd)}); "
+        f"it starts again at {retry_at.isoformat()}",
+        operation,
+        retry_at,
+        call.free(),
+    )
+
+
+def cost_limit(call: Call, worst_case: int, limit: int) -> CostLimitExceeded:
+    """One call could cost more than it may."""
+    record = call.record
+    return CostLimitExceeded(
+        f"this call to {record['label']} ({record['model_id']}) could cost {usd_text(worst_case)}, which is above "
+        f"max_cost_usd_micros ({usd_text(limit)}): give it a lower limit of output tokens or less input, or raise "
+        "max_cost_usd_micros"
     )
 
 

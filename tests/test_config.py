@@ -195,12 +195,12 @@ def test_a_store_that_is_none(local_bedrock: LocalBedrock, given: Any, problem: 
 @pytest.mark.parametrize(
     ("keyword", "values"),
     [
-        ("enforcement", ["normal", None]),
+        ("enforcement", ["normal", "strict", "shadow", None]),
         ("refresh", ["adaptive", "fixed", None]),
         ("metering", ["background", "sync"]),
         ("journal_sync", ["normal", "full"]),
         ("drain_abandoned", [True, False]),
-        ("max_cost_usd_micros", [None]),
+        ("max_cost_usd_micros", [10**9, None]),
         ("on_exhausted", ["raise", "last", None]),
         ("on_unknown_model", ["reject", "pass", None]),
         ("on_unknown_price", ["reject", "track", 0, 5, {"input_price_usd_micros_per_1m": 1}, None]),
@@ -219,9 +219,7 @@ def test_what_a_keyword_may_be(local_bedrock: LocalBedrock, keyword: str, values
 @pytest.mark.parametrize(
     ("keyword", "value", "allowed"),
     [
-        ("enforcement", "strikt", r"must be 'normal', got 'strikt'"),
-        ("enforcement", "strict", r"'strict' is not available yet; use 'normal'"),
-        ("enforcement", "shadow", r"'shadow' is not available yet; use 'normal'"),
+        ("enforcement", "strikt", r"must be 'normal' or 'strict' or 'shadow', got 'strikt'"),
         ("refresh", "hourly", r"must be 'adaptive' or 'fixed', got 'hourly'"),
         ("metering", "async", r"must be 'background' or 'sync', got 'async'"),
         ("metering", None, r"must be 'background' or 'sync', got None"),
@@ -230,7 +228,7 @@ def test_what_a_keyword_may_be(local_bedrock: LocalBedrock, keyword: str, values
         ("journal", Path(__file__), r"must be a folder, and .* is a file; name another path"),
         ("journal_sync", "fast", r"must be 'normal' or 'full', got 'fast'"),
         ("drain_abandoned", "no", r"must be True or False, got 'no'"),
-        ("max_cost_usd_micros", 5, r"is not available yet; leave it out"),
+        ("max_cost_usd_micros", 1.5, r"must be a whole number >= 0 of USD micros .*, or null for no limit, got 1\.5"),
         ("on_exhausted", True, r"must be 'raise' or 'last', got True"),
         ("on_unknown_model", "ignore", r"must be 'reject' or 'pass', got 'ignore'"),
         ("on_unknown_price", -1, r"must be 'reject', 'track' or a price .*, got -1"),

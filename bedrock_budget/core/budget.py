@@ -12,11 +12,14 @@ OnUnknownModel = Literal["reject", "pass"]
 OnUnknownPrice = Literal["reject", "track"] | Price
 OnStoreError = int | Literal["open", "closed"]
 Refresh = Literal["adaptive", "fixed"]
+Enforcement = Literal["normal", "strict", "shadow"]
 
 #: The pseudo-label of models outside the configuration (``on_unknown_model="pass"``).
 UNLABELLED = "unlabelled"
 #: The ``modelId`` that means the same as leaving it out.
 AUTO = "auto"
+#: Stands for all labels of a scope, in the keys of caps.
+ALL_LABELS = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,32 @@ class ModelLabel:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a constructor keyword, an app, an org or the defaults may set. ``on_store_error``: USD micros, or a word."""
+    """What a constructor keyword, an app, an org or the defaults may set.
+
+    ``on_store_error``: USD micros, or a word. ``max_cost_usd_micros``: of a single call's worst case; None: no limit.
+    """
 
     refresh: Refresh = "adaptive"
     on_exhausted: OnExhausted = "raise"
     on_unknown_model: OnUnknownModel = "reject"
     on_unknown_price: OnUnknownPrice = "reject"
     on_store_error: OnStoreError = 1_000_000
+    enforcement: Enforcement = "normal"
+    max_cost_usd_micros: int | None = None
+
+    @property
+    def price_anyway(self) -> Price | None:
+        """The price of models that have none, if that is what ``on_unknown_price`` says."""
+        return self.on_unknown_price if isinstance(self.on_unknown_price, Price) else None
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeBudget:
-    """Everything configured for one org and app. ``quotas``: USD micros a day by label; None is unlimited."""
+    """Everything configured for one org and app. ``quotas``: USD micros a day by label; None is unlimited.
+
+    ``daily_total_usd_micros``: a cap over all labels of the scope, ``org_daily_total_usd_micros``: over all of the
+    org's apps as well; None: no cap.
+    """
 
     org_id: str
     app_id: str | None
@@ -89,6 +106,8 @@ class ScopeBudget:
     sticky_fallback_enabled: bool
     aggregator_interval_secs: int
     settings: Settings
+    daily_total_usd_micros: int | None = None
+    org_daily_total_usd_micros: int | None = None
 
     def quota_usd_micros(self, label: str) -> int | None:
         """The daily quota of a label; None if it is unlimited. Outside the ordering no quota means unlimited."""

@@ -12,6 +12,16 @@ from typing import Any, cast
 
 from . import budget_values as values
 from .budget import ModelLabel, ScopeBudget, Settings
+from .budget_layers import (
+    KEYWORD,
+    Layer,
+    check_hidden_orderings,
+    check_ordering,
+    merge_quotas,
+    path_of,
+    pick,
+    section,
+)
 from .errors import ConfigError
 from .keys import app_id_problem, id_problem, scope_key
 
@@ -24,7 +34,6 @@ _METERING = {
     "aggregator_interval_secs": "aggregator_interval_secs",
 }
 _SETTINGS = tuple(setting.name for setting in fields(Settings))
-_NOT_YET = ("enforcement", "max_cost_usd_micros")
 _APP_KEYS = {
     "model_ordering",
     "quotas",
@@ -33,11 +42,10 @@ _APP_KEYS = {
     "refresh_interval_tight_secs",
     "sticky_fallback_enabled",
     "app_name",
+    "daily_total_usd_micros",
     *_SETTINGS,
-    *_NOT_YET,
 }
-_KEYWORD = "keyword"
-_ORG_ALONE = {"timezone", "quota_scope", "agg_shard_count"}
+_ORG_ALONE = {"timezone", "quota_scope", "agg_shard_count", "org_daily_total_usd_micros"}
 _ORG_KEYS = (_APP_KEYS - {"app_name"}) | _ORG_ALONE | {"model_labels", "org_name"}
 _TOP_KEYS = {"model_labels", "metering", "org_defaults", "orgs"}
 
@@ -52,7 +60,6 @@ _BUILT_IN: dict[str, Any] = {
 }
 
 ZoneOf = Callable[[str], tzinfo]
-Layer = tuple[str, Mapping[str, Any]]  # a path for messages, and what stands there
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +72,19 @@ class Budgets:
 
     def org_ids(self) -> list[str]:
         """The orgs that are listed."""
-        return list(_section(self.data, "orgs"))
+        return list(section(self.data, "orgs"))
 
     def app_ids(self, org_id: str) -> list[str]:
         """The apps that are listed for an org."""
-        return list(_section(_section(_section(self.data, "orgs"), org_id), "apps"))
+        return list(section(section(section(self.data, "orgs"), org_id), "apps"))
 
     def aggregator_interval_secs(self) -> int:
-        return int(_section(self.data, "metering").get("aggregator_interval_secs", 60))
+        return int(section(self.data, "metering").get("aggregator_interval_secs", 60))
 
     def shard_count(self, org_id: str) -> int:
         """The shard count that the file gives an org; its Config item may say otherwise."""
-        org = {**_section(self.data, "org_defaults"), **_section(_section(self.data, "orgs"), org_id)}
-        default = _section(self.data, "metering").get("usage_agg_shard_count", _BUILT_IN["agg_shard_count"])
+        org = {**section(self.data, "org_defaults"), **section(section(self.data, "orgs"), org_id)}
+        default = section(self.data, "metering").get("usage_agg_shard_count", _BUILT_IN["agg_shard_count"])
         return int(org.get("agg_shard_count", default))
 
     def scope(
@@ -141,16 +148,11 @@ def _one_line(problem: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in problem)
 
 
-def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    section = data.get(key)
-    return cast(Mapping[str, Any], section) if isinstance(section, Mapping) else {}
-
-
 def _listed(top: Mapping[str, Any]) -> Iterable[tuple[str, str | None]]:
     """Every org and app to check; where none is listed, one that takes the defaults."""
-    orgs = _section(top, "orgs")
+    orgs = section(top, "orgs")
     for org_id in orgs or (values.UNLISTED,):
-        for app_id in _section(_section(orgs, org_id), "apps") or (values.UNLISTED,):
+        for app_id in section(section(orgs, org_id), "apps") or (values.UNLISTED,):
             yield org_id, app_id
 
 
@@ -163,9 +165,9 @@ def _unknown_keys(section: Mapping[Any, Any], known: Iterable[str], path: str, p
 
 def _check_keys(top: Mapping[str, Any], problems: list[str]) -> None:
     """Which keys may stand where, and whether ids are ids. Values are checked where layers are resolved."""
-    _unknown_keys(_section(top, "metering"), _METERING, "metering", problems)
-    _unknown_keys(_section(top, "org_defaults"), _ORG_KEYS - {"org_name"}, "org_defaults", problems)
-    for org_id, org in _section(top, "orgs").items():
+    _unknown_keys(section(top, "metering"), _METERING, "metering", problems)
+    _unknown_keys(section(top, "org_defaults"), _ORG_KEYS - {"org_name"}, "org_defaults", problems)
+    for org_id, org in section(top, "orgs").items():
         path = f"orgs.{org_id}"
         if problem := id_problem(org_id):
             problems.append(f"{path}: an org id {problem}")
@@ -174,7 +176,7 @@ def _check_keys(top: Mapping[str, Any], problems: list[str]) -> None:
         _unknown_keys(org, _ORG_KEYS | {"apps"}, path, problems)
         if "apps" in org and not values.mapping(org["apps"], f"{path}.apps", problems):
             continue
-        for app_id, app in _section(org, "apps").items():
+        for app_id, app in section(org, "apps").items():
             app_path = f"{path}.apps.{app_id}"
             if problem := app_id_problem(app_id):
                 problems.append(f"{app_path}: an app id {problem}")
@@ -200,45 +202,44 @@ def _resolve(
     problems: list[str],
 ) -> ScopeBudget | None:
     top = budgets.data
-    org = _section(_section(top, "orgs"), org_id)
-    metering = {_METERING[key]: value for key, value in _section(top, "metering").items()}
+    org = section(section(top, "orgs"), org_id)
+    metering = {_METERING[key]: value for key, value in section(top, "metering").items()}
     org_layers: list[Layer] = [
         ("the built-in default", _BUILT_IN),
         ("metering", metering),
         ("", {"model_labels": top["model_labels"]} if "model_labels" in top else {}),
-        ("org_defaults", _section(top, "org_defaults")),
+        ("org_defaults", section(top, "org_defaults")),
         (f"orgs.{org_id}", {key: value for key, value in org.items() if key != "apps"}),
         _item_layer(f"the org's Config item ORG#{org_id}", org_item, _ORG_KEYS),
     ]
     app_layers: list[Layer] = []
     if app_id is not None:
         app_layers = [
-            (f"orgs.{org_id}.apps.{app_id}", _section(_section(org, "apps"), app_id)),
+            (f"orgs.{org_id}.apps.{app_id}", section(section(org, "apps"), app_id)),
             _item_layer(f"the app's Config item ORG#{org_id} APP#{app_id}", app_item, _APP_KEYS),
         ]
-    scope_kind = _pick(org_layers, "quota_scope", values.quota_scope, problems)
+    scope_kind = pick(org_layers, "quota_scope", values.quota_scope, problems)
     if scope_kind == "ORG":
         for path, layer in app_layers:
-            for key in {"quotas", "model_ordering"} & set(layer):
+            for key in {"quotas", "model_ordering", "daily_total_usd_micros"} & set(layer):
                 problems.append(
-                    f"{path}.{key}: not possible under quota_scope: ORG, where all apps share one sticky state; "
+                    f"{path}.{key}: not possible under quota_scope: ORG, where all apps share one budget; "
                     "set it for the org, or use quota_scope: APP"
                 )
     elif app_id is None:
         problems.append(f"app_id: left out, but org {org_id!r} has quota_scope: APP; name an app")
-    layers = [*org_layers, *app_layers, (_KEYWORD, keywords)]
-    labels = _pick(org_layers, "model_labels", values.model_labels, problems)
-    ordering = _pick(layers, "model_ordering", values.model_ordering, problems)
-    zone = _pick(org_layers, "timezone", values.timezone(budgets.zone_of), problems)
-    quotas = _merge_quotas(layers, labels, problems)
-    numbers = {key: _pick(layers, key, check, problems) for key, check in values.NUMBERS.items()}
-    sticky = _pick(layers, "sticky_fallback_enabled", values.boolean, problems)
-    settings = {key: _pick(layers, key, check, problems) for key, check in values.SETTINGS.items()}
-    for key, check in values.NOT_YET.items():
-        _pick(layers, key, check, problems, optional=True)
+    layers = [*org_layers, *app_layers, (KEYWORD, keywords)]
+    labels = pick(org_layers, "model_labels", values.model_labels, problems)
+    ordering = pick(layers, "model_ordering", values.model_ordering, problems)
+    zone = pick(org_layers, "timezone", values.timezone(budgets.zone_of), problems)
+    quotas = merge_quotas(layers, labels, problems)
+    numbers = {key: pick(layers, key, check, problems) for key, check in values.NUMBERS.items()}
+    sticky = pick(layers, "sticky_fallback_enabled", values.boolean, problems)
+    settings = {key: pick(layers, key, check, problems) for key, check in values.SETTINGS.items()}
+    caps = {key: pick(layers, key, check, problems, optional=True) for key, check in values.CAPS.items()}
     if labels is not None and ordering is not None:
-        _check_ordering(ordering, labels, quotas, _path(layers, "model_ordering"), problems)
-        _check_hidden_orderings(layers, labels, problems)
+        check_ordering(ordering, labels, quotas, path_of(layers, "model_ordering"), problems)
+        check_hidden_orderings(layers, labels, problems)
     if problems or zone is None or ordering is None:
         return None
     return ScopeBudget(
@@ -256,86 +257,6 @@ def _resolve(
         refresh_interval_tight_secs=numbers["refresh_interval_tight_secs"],
         sticky_fallback_enabled=sticky,
         aggregator_interval_secs=numbers["aggregator_interval_secs"],
+        **caps,
         settings=Settings(**{key: value for key, value in settings.items() if value is not None}),
     )
-
-
-def _path(layers: list[Layer], key: str) -> str:
-    """Where the last word on a key stands, as a key path."""
-    return _joined(next((path for path, layer in reversed(layers) if key in layer), "org_defaults"), key)
-
-
-def _joined(path: str, key: str) -> str:
-    if path == _KEYWORD:
-        return f"{path} {key}"
-    if path == "metering" and key == "agg_shard_count":
-        key = "usage_agg_shard_count"
-    return f"{path}.{key}" if path else key
-
-
-def _pick(layers: list[Layer], key: str, check: values.Check, problems: list[str], *, optional: bool = False) -> Any:
-    """The checked value of the last layer that has a key; None (and a problem) if none has, or it is wrong."""
-    given = [(path, layer[key]) for path, layer in layers if key in layer]
-    if not given and not optional and key not in values.SETTINGS:
-        problems.append(f"org_defaults.{key}: missing; set it there or for the org")
-    result: Any = None
-    for path, value in given:  # a mistake is named even where a later layer would hide it
-        result = check(value, _joined(path, key), problems)
-    return result
-
-
-def _merge_quotas(
-    layers: list[Layer], labels: Mapping[str, ModelLabel] | None, problems: list[str]
-) -> dict[str, int | None]:
-    merged: dict[str, int | None] = {}
-    mapped: Mapping[str, Any] = {}  # by the layers so far: a later one may replace labels that have a quota here
-    for path, layer in layers:
-        mapped = _section(layer, "model_labels") or mapped
-        if "quotas" not in layer:
-            continue
-        where = f"{path}.quotas"
-        for label, quota in values.quotas(layer["quotas"], where, problems).items():
-            if labels is None or label in labels:
-                merged[label] = quota
-            elif label not in mapped:
-                problems.append(
-                    f"{where}.{label}: no such label; map it in model_labels or use one of {', '.join(labels)}"
-                )
-    return merged
-
-
-def _check_hidden_orderings(layers: list[Layer], labels: Mapping[str, ModelLabel], problems: list[str]) -> None:
-    """Orderings that a later layer replaces may name its labels or those mapped so far, and no others."""
-    mapped: Mapping[str, Any] = {}
-    for path, layer in layers:
-        mapped = _section(layer, "model_labels") or mapped
-        ordering = layer.get("model_ordering")
-        if not isinstance(ordering, list | tuple):
-            continue
-        for label in cast("list[Any]", ordering):
-            if label not in labels and label not in mapped:
-                problems.append(_no_mapping(_joined(path, "model_ordering"), label, labels))
-
-
-def _no_mapping(path: str, label: object, labels: Mapping[str, ModelLabel]) -> str:
-    return (
-        f"{path}: label {label!r} has no mapping; add model_labels.{label}: {{id: ...}} "
-        f"or use one of {', '.join(labels)}"
-    )
-
-
-def _check_ordering(
-    ordering: list[str],
-    labels: Mapping[str, ModelLabel],
-    quotas: Mapping[str, int | None],
-    path: str,
-    problems: list[str],
-) -> None:
-    for label in ordering:
-        if label not in labels:
-            problems.append(_no_mapping(path, label, labels))
-        elif label not in quotas:
-            problems.append(
-                f"{path}: label {label!r} has no quota anywhere; add org_defaults.quotas.{label} "
-                "(USD micros a day, null for unlimited)"
-            )

@@ -5,7 +5,7 @@ from datetime import tzinfo
 from decimal import Decimal
 from typing import Any, cast
 
-from .budget import AUTO, UNLABELLED, HandPrice, ModelLabel
+from .budget import ALL_LABELS, AUTO, UNLABELLED, HandPrice, ModelLabel
 from .keys import id_problem
 from .pricing import Price
 
@@ -72,16 +72,13 @@ def whole_number(low: int, high: int | None = None) -> Check:
 _tokens = whole_number(1)
 
 
-def one_of(*words: str, later: tuple[str, ...] = ()) -> Check:
-    """A check for one of some words; those in ``later`` are named as not available yet."""
+def one_of(*words: str) -> Check:
+    """A check for one of some words."""
 
     def check(value: Any, path: str, problems: list[str]) -> str | None:
         if isinstance(value, str) and value in words:
             return value
-        if isinstance(value, str) and value in later:
-            problems.append(f"{path}: {value!r} is not available yet; use {' or '.join(map(repr, words))}")
-        else:
-            problems.append(f"{path}: must be {' or '.join(map(repr, words))}, got {value!r}")
+        problems.append(f"{path}: must be {' or '.join(map(repr, words))}, got {value!r}")
         return None
 
     return check
@@ -145,7 +142,7 @@ def model_labels(value: Any, path: str, problems: list[str]) -> dict[str, ModelL
         where = f"{path}.{label}"
         if problem := id_problem(label):
             problems.append(f"{where}: a label {problem}")
-        elif label in (AUTO, UNLABELLED):
+        elif label in (AUTO, UNLABELLED, ALL_LABELS):
             problems.append(f"{where}: {label!r} has a meaning of its own; choose another label")
         elif mapping(entry, where, problems):
             for key in entry:
@@ -210,9 +207,17 @@ def on_store_error(value: Any, path: str, problems: list[str]) -> Any:
     return number
 
 
-def _max_cost(value: Any, path: str, problems: list[str]) -> None:
-    if value is not None:
-        problems.append(f"{path}: is not available yet; leave it out")
+def _optional_micros(value: Any, path: str, problems: list[str]) -> int | None:
+    """USD micros, or None for no limit."""
+    if value is None:
+        return None
+    number = whole(value)
+    if number is None or number < 0:
+        problems.append(
+            f"{path}: must be a whole number >= 0 of USD micros (10000000 is $10), or null for no limit, got {value!r}"
+        )
+        return None
+    return number
 
 
 NUMBERS: dict[str, Check] = {
@@ -229,9 +234,11 @@ SETTINGS: dict[str, Check] = {
     "on_unknown_model": one_of("reject", "pass"),
     "on_unknown_price": on_unknown_price,
     "on_store_error": on_store_error,
+    "enforcement": one_of("normal", "strict", "shadow"),
+    "max_cost_usd_micros": _optional_micros,
 }
 
-NOT_YET: dict[str, Check] = {
-    "enforcement": one_of("normal", later=("strict", "shadow")),
-    "max_cost_usd_micros": _max_cost,
+CAPS: dict[str, Check] = {
+    "daily_total_usd_micros": _optional_micros,
+    "org_daily_total_usd_micros": _optional_micros,
 }

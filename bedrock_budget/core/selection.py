@@ -21,7 +21,7 @@ Why a label was chosen, by where it stands in the chain:
 A label that is mapped but not in the ordering is a chain of itself: no fallback, no sticky state, no override.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 Reason = Literal["requested", "default", "quota", "sticky", "override", "exhausted", "unlabelled"]
@@ -77,24 +77,26 @@ def select(
     override: Candidate | None = None,
     fits: Fits | None = None,
     serve_last: bool = False,
+    unheld: Collection[int] = (),
 ) -> Choice | Refusal:
     """Apply the rules.
 
-    ``asked`` and ``sticky``: places in the chain.
+    ``asked`` and ``sticky``: places in the chain. ``unheld``: the places of labels that this call has found no hold
+    in (strict enforcement; -1: an override from outside the chain); they count as used up.
     ``explicit``: the call named a label. ``fits``: whether the call's body can go to a label; None: to any.
     """
     if override is not None:
         index = next((i for i, candidate in enumerate(chain) if candidate.label == override.label), -1)
-        if fits is None or fits(override):
-            return Choice(index, "override")
-        return Refusal("not_portable", (index,))
+        if fits is not None and not fits(override):
+            return Refusal("not_portable", (index,))
+        return Refusal("exhausted", ()) if index in unheld else Choice(index, "override")
     start = max(asked, sticky)
     over = False
     skipped: list[int] = []
     for index in range(start, len(chain)):
         candidate = chain[index]
         quota = candidate.quota_pico_usd
-        if quota is not None and candidate.account.spend >= quota:
+        if (quota is not None and candidate.account.spend >= quota) or (unheld and index in unheld):
             over = True
         elif index == asked:  # which its body was made for
             return HEAD[explicit] if index == 0 else Choice(index, "requested" if explicit else "default")

@@ -7,16 +7,30 @@ to the old segment; a replay finds that out by the store's sequence numbers (see
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
 
 from ..core.account import ZERO, Account, Batch
+from ..core.holds import Grant
 from ..core.usage import Usage
 from . import files
-from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, encode, encode_usage
+from .records import (
+    VERSION,
+    AckRecord,
+    BatchRecord,
+    GrantedRecord,
+    GrantRecord,
+    HeaderRecord,
+    HoldRecord,
+    Record,
+    SettledRecord,
+    SumRecord,
+    encode,
+    encode_usage,
+)
 
 log = logging.getLogger("bedrock_budget")
 
@@ -39,6 +53,8 @@ class Journal:
         self.root = root
         self.store_url = store_url
         self.error: Exception | None = None  # why records are not written; None while they are
+        self.failures = 0  # how often records began to be lost
+        self.carry: Callable[[], Iterable[Record]] = tuple  # what else a new segment begins with
         self._full = full
         self._start_afresh()
 
@@ -90,6 +106,22 @@ class Journal:
         """The store has a batch."""
         self.append(encode(AckRecord(batch.writer_id, batch.sequence)))
 
+    def grant(self, grant: Grant) -> None:
+        """Before a grant is sent for the first time, or again."""
+        self.append(encode(GrantRecord(grant)))
+
+    def granted(self, grant: Grant, applied: bool) -> None:
+        """The store has answered a grant."""
+        self.append(encode(GrantedRecord(grant.holder_id, grant.sequence, applied)))
+
+    def held(self, worst_case_pico_usd: int, holder_ids: Sequence[str]) -> None:
+        """Before a call is sent: what is held for it, and out of which slices."""
+        self.append(encode(HoldRecord(worst_case_pico_usd, tuple(holder_ids))))
+
+    def settled(self, worst_case_pico_usd: int, charge_pico_usd: int, holder_ids: Sequence[str]) -> None:
+        """A call that was held has cost so much."""
+        self.append(encode(SettledRecord(worst_case_pico_usd, charge_pico_usd, tuple(holder_ids))))
+
     def sync(self, lock: AbstractContextManager[object]) -> None:
         """With ``full``, have all records so far on the disk. Called without the meter's ``lock``."""
         file = self._file
@@ -122,7 +154,8 @@ class Journal:
         try:
             if self._folder is None:
                 self._folder = files.make_folder(self.root, f"{os.getpid()}-{writer_id}")
-            self._begin(self._folder, _carried_over(accounts, self.store_url, writer_id, sequence))
+            records = [*_carried_over(accounts, self.store_url, writer_id, sequence), *self.carry()]
+            self._begin(self._folder, records)
         except OSError as exc:
             self._failed(exc)
             if self._folder is not None and not self._folder.path.exists():  # somebody has removed it
@@ -170,6 +203,8 @@ class Journal:
                 self.root,
                 exc,
             )
+        if self._file is not None or self.error is None:
+            self.failures += 1
         self.error = exc
         self._tried_at = monotonic()
         file, self._file = self._file, None

@@ -10,6 +10,14 @@ The JSON is a list whose first element says what it is:
   that stands before it.
 - ``A`` writer id, sequence number: the store has this batch.
 
+Under strict enforcement also (see `core.holds`):
+
+- ``L`` a slice when the segment began: key, holder id, sequence number, quota, when it expires, granted, held.
+- ``G`` a grant: key, holder id, sequence number, change, quota (null: none), spent before, when it expires.
+- ``K`` holder id, sequence number, 1 if it was applied: the store's answer to this grant.
+- ``H`` the worst case of a call, and the holder ids of the slices that it is held out of: before the call is sent.
+- ``R`` that worst case, what counts as spent, and the holder ids: the call is settled.
+
 Costs are pico-USD, tokens in the order of `Usage`. A line whose checksum is wrong is torn: it was being written when
 the process or the machine stopped.
 """
@@ -20,6 +28,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from ..core.account import Amounts, Batch
+from ..core.holds import Grant, Slice
 from ..core.keys import UsageKey
 from ..core.usage import Usage
 
@@ -67,7 +76,72 @@ class AckRecord(NamedTuple):
     sequence: int
 
 
-Record = HeaderRecord | UsageRecord | SumRecord | BatchRecord | AckRecord
+class SliceRecord(NamedTuple):
+    """A slice when its segment began."""
+
+    key: UsageKey
+    holder_id: str
+    sequence: int
+    quota_pico_usd: int
+    expires_at_epoch: int
+    granted_pico_usd: int
+    held_pico_usd: int
+
+    @classmethod
+    def of(cls, share: Slice) -> "SliceRecord":
+        return cls(
+            *(share.key, share.holder_id, share.sequence, share.quota),
+            *(share.expires_at_epoch, share.granted, share.held),
+        )
+
+    def slice(self) -> Slice:
+        """The slice as it was."""
+        share = Slice(self.key, self.holder_id, self.quota_pico_usd, self.expires_at_epoch)
+        share.sequence, share.granted, share.held = self.sequence, self.granted_pico_usd, self.held_pico_usd
+        return share
+
+
+class GrantRecord(NamedTuple):
+    """A grant, before it is sent for the first time."""
+
+    grant: Grant
+
+
+class GrantedRecord(NamedTuple):
+    """The store's answer to a grant."""
+
+    holder_id: str
+    sequence: int
+    applied: bool
+
+
+class HoldRecord(NamedTuple):
+    """The worst case of a call, set aside before it is sent."""
+
+    worst_case_pico_usd: int
+    holder_ids: tuple[str, ...]
+
+
+class SettledRecord(NamedTuple):
+    """A call that was held has cost ``charge_pico_usd``."""
+
+    worst_case_pico_usd: int
+    charge_pico_usd: int
+    holder_ids: tuple[str, ...]
+
+
+Record = (
+    HeaderRecord
+    | UsageRecord
+    | SumRecord
+    | BatchRecord
+    | AckRecord
+    | SliceRecord
+    | GrantRecord
+    | GrantedRecord
+    | HoldRecord
+    | SettledRecord
+)
 
 
 class Segment(NamedTuple):
@@ -96,6 +170,16 @@ def encode(record: Record) -> bytes:
             return _line(["B", *batch.key, batch.shard_count, *numbered, *_flat(batch.amounts), *(replaces or ())])
         case AckRecord():
             return _line(["A", *record])
+        case SliceRecord(key):
+            return _line(["L", *key, *record[1:]])
+        case GrantRecord(grant):
+            return _line(["G", *grant.key, *grant[1:]])
+        case GrantedRecord():
+            return _line(["K", record.holder_id, record.sequence, int(record.applied)])
+        case HoldRecord(worst_case, holder_ids):
+            return _line(["H", worst_case, *holder_ids])
+        case SettledRecord(worst_case, charge, holder_ids):
+            return _line(["R", worst_case, charge, *holder_ids])
 
 
 def decode(line: bytes) -> Record:
@@ -117,6 +201,16 @@ def decode(line: bytes) -> Record:
             return BatchRecord(batch, (fields[14], fields[15]) if len(fields) > 14 else None)
         case "A":
             return AckRecord(*fields)
+        case "L":
+            return SliceRecord(UsageKey(*fields[:3]), *fields[3:])
+        case "G":
+            return GrantRecord(Grant(UsageKey(*fields[:3]), *fields[3:]))
+        case "K":
+            return GrantedRecord(fields[0], fields[1], bool(fields[2]))
+        case "H":
+            return HoldRecord(fields[0], tuple(fields[1:]))
+        case "R":
+            return SettledRecord(fields[0], fields[1], tuple(fields[2:]))
         case _:
             raise ValueError(f"a record of kind {kind!r}: written by a later version")
 

@@ -21,7 +21,19 @@ from ..core.keys import UsageKey, shard_of
 from ..core.money import usd_text
 from ..stores.contract import SequenceConflict, Store
 from . import files
-from .records import VERSION, AckRecord, BatchRecord, HeaderRecord, Record, SumRecord, UsageRecord, encode, read_segment
+from .records import (
+    VERSION,
+    AckRecord,
+    BatchRecord,
+    GrantRecord,
+    HeaderRecord,
+    Record,
+    SumRecord,
+    UsageRecord,
+    encode,
+    read_segment,
+)
+from .slices import Slices
 
 log = logging.getLogger("bedrock_budget")
 
@@ -46,6 +58,7 @@ class Unwritten:
     #: The highest sequence number that the journal knows of its process's writers, by key and writer.
     sequences: dict[tuple[UsageKey, str], int] = field(default_factory=dict[tuple[UsageKey, str], int])
     first_sequence: int = 0
+    slices: Slices = field(default_factory=Slices)
 
     @property
     def amounts(self) -> Amounts:
@@ -55,6 +68,8 @@ class Unwritten:
 
     def take(self, record: Record) -> None:
         """Take in the next record of the segment."""
+        if self.slices.take(record):
+            return
         match record:
             case HeaderRecord(version, store_url, writer_id, sequence):
                 if version != VERSION:
@@ -73,6 +88,8 @@ class Unwritten:
                 self.sequences[batch.key, batch.writer_id] = batch.sequence
             case AckRecord(writer_id, sequence):
                 self.batches.pop((writer_id, sequence), None)
+            case _:
+                pass
 
     def _add(self, key: UsageKey, shard_count: int, amounts: Amounts) -> None:
         count, before = self.sums.get(key, (shard_count, ZERO))
@@ -105,12 +122,14 @@ def read_unwritten(folder: Path) -> Unwritten:
 @dataclass(frozen=True)
 class Replayed:
     """What became of one folder. ``written``: what the store has now and may have had before (batches in flight);
-    ``in_doubt``: what was not written because it may have been, and where it was put aside."""
+    ``in_doubt``: what was not written because it may have been, and where it was put aside. ``returned_pico_usd``:
+    what strict enforcement had set aside and can be used again."""
 
     path: Path
     written: Amounts
     torn: int
     in_doubt: Amounts = ZERO
+    returned_pico_usd: int = 0
 
 
 def replay(
@@ -128,6 +147,7 @@ def replay(
     if unwritten.torn:
         log.warning("%d torn records at the end of the journal %s were skipped", unwritten.torn, folder.path)
     written = ZERO
+    returned = 0
     segments = folder.segments()
     doubtful: dict[UsageKey, Amounts] = {}
     if segments:
@@ -137,7 +157,7 @@ def replay(
                 line = encode(record)
                 if file.write(line) != len(line):
                     raise OSError(f"{segments[-1]}: the disk is full")
-                if isinstance(record, BatchRecord):
+                if isinstance(record, BatchRecord | GrantRecord):
                     os.fdatasync(file.fileno())
 
             # The next record stands on a line of its own, and one that lacks but its end stays torn: what it says was
@@ -157,6 +177,7 @@ def replay(
                 _send(store, batch, now_epoch())
                 note(AckRecord(writer_id, sequence))
                 written = written.plus(amounts)
+            returned = unwritten.slices.give_back(store, note, now_epoch())
     if doubtful:
         kept = folder.put_aside()
         total = sum_of(doubtful.values())
@@ -167,9 +188,9 @@ def replay(
             total.requests,
             kept,
         )
-        return Replayed(kept, written, unwritten.torn, total)
+        return Replayed(kept, written, unwritten.torn, total, returned)
     folder.remove()
-    return Replayed(folder.path, written, unwritten.torn)
+    return Replayed(folder.path, written, unwritten.torn, returned_pico_usd=returned)
 
 
 class OtherStore(Exception):

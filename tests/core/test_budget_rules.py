@@ -390,13 +390,13 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("modellabels", {}, "unknown key; known here: metering, model_labels, org_defaults, orgs"),
     ("metering.shards", 8, "unknown key; known here: aggregator_interval_secs, refresh_interval_normal_secs"),
     ("metering.agg_shard_count", 8, "unknown key; known here: aggregator_interval_secs"),
-    ("org_defaults.quota", 8, "unknown key; known here: agg_shard_count, enforcement, max_cost_usd_micros"),
+    ("org_defaults.quota", 8, "unknown key; known here: agg_shard_count, daily_total_usd_micros, enforcement"),
     ("org_defaults.org_name", "x", "unknown key"),
     ("org_defaults.app_name", "x", "unknown key"),
     ("orgs.acme.time_zone", "UTC", "unknown key; known here: agg_shard_count, apps, "),
     ("orgs.acme.app", {}, "unknown key"),
     ("orgs.acme.metering", {}, "unknown key"),
-    ("orgs.acme.apps.chat.quota", 8, "unknown key; known here: app_name, enforcement, "),
+    ("orgs.acme.apps.chat.quota", 8, "unknown key; known here: app_name, daily_total_usd_micros, "),
     ("orgs.acme.apps.chat.apps", {}, "unknown key"),
     ("orgs.acme.apps.chat.model_labels", {}, "unknown key"),
     ("model_labels.premium.price", 5, "unknown key; known here: id, input_price_usd_micros_per_1m"),
@@ -542,10 +542,17 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("metering.refresh_interval_tight_secs", [60], f"{WHOLE} >= 1, got [60]"),
     ("metering.aggregator_interval_secs", 0.5, f"{WHOLE} >= 1, got 0.5"),
     ("metering.aggregator_interval_secs", float("nan"), f"{WHOLE} >= 1, got nan"),
-    # what is planned
-    ("orgs.acme.max_cost_usd_micros", 5, "is not available yet; leave it out"),
-    ("orgs.acme.enforcement", 5, "must be 'normal', got 5"),
-    ("orgs.acme.enforcement", "lax", "must be 'normal', got 'lax'"),
+    # control
+    (
+        "orgs.acme.max_cost_usd_micros",
+        -5,
+        f"{WHOLE} >= 0 of USD micros (10000000 is $10), or null for no limit, got -5",
+    ),
+    ("orgs.acme.apps.chat.daily_total_usd_micros", "5", "or null for no limit, got '5'"),
+    ("org_defaults.org_daily_total_usd_micros", True, "or null for no limit, got True"),
+    ("orgs.acme.apps.chat.org_daily_total_usd_micros", 5, "belongs to the org alone; set it in orgs.acme"),
+    ("orgs.acme.enforcement", 5, "must be 'normal' or 'strict' or 'shadow', got 5"),
+    ("orgs.acme.enforcement", "lax", "must be 'normal' or 'strict' or 'shadow', got 'lax'"),
 ]
 
 
@@ -563,15 +570,28 @@ def test_a_mistake_is_named_with_its_place_its_value_and_a_remedy(path: str, val
     assert any(line.startswith(start) and words in line for line in found), found
 
 
-@pytest.mark.parametrize("word", ["strict", "shadow"])
-def test_enforcement_that_is_planned_says_so(word: str) -> None:
-    found = problems(config(("orgs.acme.enforcement", word)))
-    assert found == [f"orgs.acme.enforcement: {word!r} is not available yet; use 'normal'"]
+def test_caps_are_set_for_a_scope_and_for_an_org() -> None:
+    budgets = checked(
+        ("org_defaults.daily_total_usd_micros", 7),
+        ("orgs.acme.org_daily_total_usd_micros", 50),
+        ("orgs.acme.apps.chat.daily_total_usd_micros", 9),
+    )
+    chat, other = budgets.scope("acme", "chat"), budgets.scope("acme", "other")
+    assert (chat.daily_total_usd_micros, chat.org_daily_total_usd_micros) == (9, 50)
+    assert (other.daily_total_usd_micros, other.org_daily_total_usd_micros) == (7, 50)
+    plain = checked().scope("acme", "chat")
+    assert (plain.daily_total_usd_micros, plain.org_daily_total_usd_micros) == (None, None)
 
 
-def test_what_is_planned_may_be_set_to_what_is_now() -> None:
-    budgets = checked(("orgs.acme.enforcement", "normal"), ("orgs.acme.max_cost_usd_micros", None))
-    assert budgets.scope("acme", "chat") == checked().scope("acme", "chat")
+def test_null_lifts_a_limit_that_an_earlier_layer_has_set() -> None:
+    limits = {"daily_total_usd_micros": 7, "max_cost_usd_micros": 8}
+    budgets = checked(
+        *((f"org_defaults.{key}", value) for key, value in limits.items()),
+        *((f"orgs.acme.apps.chat.{key}", None) for key in limits),
+    )
+    assert budgets.scope("acme", "chat").daily_total_usd_micros is None
+    assert budgets.scope("acme", "chat").settings.max_cost_usd_micros is None
+    assert budgets.scope("acme", "other").settings.max_cost_usd_micros == 8
 
 
 @pytest.mark.parametrize(
@@ -707,6 +727,7 @@ WORDS = sorted(
     {"model_labels", "metering", "org_defaults", "orgs", "acme", "chat", "apps", "premium", "id", "quotas", "timezone"}
     | {"quota_scope", "model_ordering", "on_unknown_price", "on_store_error", "agg_shard_count", "enforcement"}
     | {"input_price_usd_micros_per_1m", "tight_mode_threshold_pct", "max_cost_usd_micros", "usage_agg_shard_count"}
+    | {"daily_total_usd_micros", "org_daily_total_usd_micros"}
 )
 SCALARS = st.one_of(
     st.none(),

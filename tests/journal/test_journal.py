@@ -16,7 +16,19 @@ from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal import files, journal, journal_for
 from bedrock_budget.journal.journal import Journal
-from bedrock_budget.journal.records import AckRecord, BatchRecord, HeaderRecord, SumRecord, UsageRecord, read_segment
+from bedrock_budget.journal.records import (
+    AckRecord,
+    BatchRecord,
+    GrantedRecord,
+    GrantRecord,
+    HeaderRecord,
+    HoldRecord,
+    SettledRecord,
+    SliceRecord,
+    SumRecord,
+    UsageRecord,
+    read_segment,
+)
 from bedrock_budget.journal.replay import read_unwritten
 from bedrock_budget.meter import Meter
 
@@ -250,4 +262,7 @@ def test_a_platform_without_file_locks_has_no_journal(monkeypatch: pytest.Monkey
 
 
 def test_records_of_all_kinds_are_known() -> None:
-    assert {AckRecord, BatchRecord, HeaderRecord, SumRecord, UsageRecord} == set(journal.Record.__args__)
+    assert {
+        *(AckRecord, BatchRecord, HeaderRecord, SumRecord, UsageRecord),
+        *(GrantRecord, GrantedRecord, HoldRecord, SettledRecord, SliceRecord),
+    } == set(journal.Record.__args__)
