@@ -53,6 +53,10 @@ class RequestBounds(NamedTuple):
     latency: object = None
 
 
+#: Of arguments that cannot even be looked into.
+UNREADABLE = RequestBounds(REQUEST_TOKENS, 1, writes_cache=True, writes_cache_1h=True, long_window=True)
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -175,9 +179,9 @@ def request_bounds(request: Mapping[str, Any], request_format: str) -> RequestBo
     if "body" in request:
         body = _parsed(request["body"])
         if body is None:
-            scan.others += 1
+            scan.give_up()
             scan.tokens += _size(request["body"])
-        parts = more = body or {}
+        parts = more = _mapping(body)
         limits = _limits(more, keys)
     else:
         parts, more = request, _mapping(request.get("additionalModelRequestFields"))
@@ -186,8 +190,8 @@ def request_bounds(request: Mapping[str, Any], request_format: str) -> RequestBo
         limits += _limits(more, LIMIT_KEYS if limits else keys)
     try:
         scan.walk(parts)
-    except Exception:  # odd objects may raise anything; so much of them as was seen is no bound
-        scan.others += 1
+    except Exception:  # odd objects may raise anything, and another thread may be changing them
+        scan.give_up()
     known = [limit for limit in limits if limit is not None]
     return RequestBounds(
         scan.tokens + (PREAMBLE_TOKENS if scan.instructed else 0),
@@ -213,6 +217,11 @@ class _Scan:
         self.others = 0
         self.writes_cache = self.writes_cache_1h = self.long_window = self.interleaved = self.instructed = False
 
+    def give_up(self) -> None:
+        """What was not seen may be anything."""
+        self.others += 1
+        self.writes_cache = self.writes_cache_1h = self.long_window = True
+
     def walk(self, request: Any) -> None:
         """Count all parts. Without recursion: nothing is nested too deep."""
         parts: list[tuple[Any, bool, bool]] = [(request, False, False)]  # a part; is it JSON; is it escaped
@@ -221,7 +230,7 @@ class _Scan:
             part, is_json, escaped = parts.pop()
             seen += 1
             if seen > MOST_PARTS:
-                self.others += 1
+                self.give_up()
                 return
             if isinstance(part, str):
                 self.tokens += _escaped_tokens(part) if escaped else text_tokens(part)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from .model_ids import parse_model_id, request_format
 from .pricing import Price
-from .request_bounds import RequestBounds, plain_bounds, request_bounds
+from .request_bounds import UNREADABLE, RequestBounds, plain_bounds, request_bounds
 
 #: The window of a model whose window is not known: more than any in the price table but one (Llama 4 Scout).
 UNKNOWN_WINDOW_TOKENS = 2_000_000
@@ -105,14 +105,18 @@ class WorstCase:
 
         ``request``: the arguments of ``converse`` or ``invoke_model`` (whose ``body`` is a mapping, text or bytes).
         """
-        if not self._unseen_prompt and (plain := plain_bounds(request)) is not None:
-            tokens, output = plain
-            if self._window is not None and tokens > self._window and not self._embeds:
-                tokens = self._window
-            if self._long_above is None or tokens <= self._long_above:
-                most = self._output_tokens(self._output if output is None else output, 1)
-                return tokens * self._base_rate + most * self._price.output
-        return self._general(request_bounds(request, self._format))
+        try:
+            if not self._unseen_prompt and (plain := plain_bounds(request)) is not None:
+                tokens, output = plain
+                if self._window is not None and tokens > self._window and not self._embeds:
+                    tokens = self._window
+                if self._long_above is None or tokens <= self._long_above:
+                    most = self._output_tokens(self._output if output is None else output, 1)
+                    return tokens * self._base_rate + most * self._price.output
+            bounds = request_bounds(request, self._format)
+        except Exception:  # an odd object, which cannot be sent either
+            bounds = UNREADABLE
+        return self._general(bounds)
 
     def _general(self, bounds: RequestBounds) -> int:
         price, limits = self._price, self._limits

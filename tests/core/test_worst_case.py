@@ -60,7 +60,8 @@ def test_a_read_dearer_than_input_counts() -> None:
         (converse(IMAGE), WINDOW * 3 + 1_500),
         (converse({"text": "x" * 500_000}), WINDOW * 3 + 1_500),
         (converse({"text": "x" * 500_000}, additionalModelRequestFields={}), WINDOW * 3 + 1_500),
-        ({"body": b"\xff"}, WINDOW * 3 + MOST * 15),
+        # what cannot be read may ask for anything
+        ({"body": b"\xff"}, 10**6 * 12 + MOST * 22.5),
         # the long window, above the threshold: at the long rates
         (converse(IMAGE, additionalModelRequestFields={"anthropic_beta": ["context-1m"]}), 10**6 * 6 + 100 * 22.5),
         # reasoning between tool calls: the window
@@ -73,6 +74,21 @@ def test_the_window_bounds_what_cannot_be_counted(request_: dict[str, Any], cost
         assert worst(request_) >= WINDOW * 15
     else:
         assert worst(request_) == cost
+
+
+class Odd(dict[str, Any]):
+    """Arguments that cannot be read."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("no")
+
+    __contains__ = get = __iter__  # type: ignore[assignment]
+
+
+def test_nothing_that_a_request_holds_raises() -> None:
+    assert worst(Odd()) == 10**6 * 12 + MOST * 45 // 2
+    assert worst({"messages": [Odd(a=1, b=2)]}) > WINDOW * 3
+    assert worst({"body": Odd()}) == 10**6 * 12 + MOST * 45 // 2
 
 
 def test_a_window_that_is_not_known() -> None:
