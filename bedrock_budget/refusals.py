@@ -17,8 +17,9 @@ def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str
         f"{route.label} {usd_text(route.account.spend)} of {usd_text(route.quota_pico_usd or 0)}" for route in routes
     )
     retry_at = day.day.ends_at.astimezone(budget.timezone)
+    what = "used up or set aside for calls under way" if call.snapshot.strict else "used up"
     return BudgetExhausted(
-        f"the daily quotas of {budget.scope} are used up ({over}); they start again at {retry_at.isoformat()}",
+        f"the daily quotas of {budget.scope} are {what} ({over}); they start again at {retry_at.isoformat()}",
         operation,
         retry_at,
         call.free(),

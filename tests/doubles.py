@@ -13,6 +13,7 @@ from bedrock_budget.clock import Clock
 from bedrock_budget.config import load_budgets
 from bedrock_budget.core.account import Amounts, Batch, sum_of
 from bedrock_budget.core.errors import StoreError
+from bedrock_budget.core.holds import Grant, Granted
 from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.keeper import Keeper
@@ -29,8 +30,9 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
     """A `MemoryStore` that can be away, lose the reply to a write that it has applied, and keep callers waiting.
 
     ``reads_fail`` and ``writes_fail`` are raised instead of doing anything. ``lose_replies``: so many writes of
-    batches are applied and then fail. ``open``: every call waits for this event. ``fails``: called with the name of
-    each method and its first argument; what it returns is raised. ``calls``: what was asked, in order.
+    batches are applied and then fail; ``lose_grant_replies``: of grants. ``open``: every call waits for this event.
+    ``fails``: called with the name of each method and its first argument; what it returns is raised. ``calls``: what
+    was asked, in order.
     """
 
     def __init__(self, inner: MemoryStore | None = None) -> None:
@@ -39,6 +41,7 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
         self.reads_fail: Exception | None = None
         self.writes_fail: Exception | None = None
         self.lose_replies = 0
+        self.lose_grant_replies = 0
         self.open = threading.Event()
         self.open.set()
         self.fails: Callable[[str, Any], Exception | None] = lambda name, subject: None
@@ -118,6 +121,18 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
 
     def app_ids(self, org_id: str) -> list[str]:
         return self.inner.app_ids(org_id)
+
+    def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
+        outcome = self._do("write_grant", grant, True, lambda: self.inner.write_grant(grant, once=once))
+        with self._counting:
+            lost = self.lose_grant_replies > 0
+            self.lose_grant_replies -= lost
+        if lost:
+            raise AWAY
+        return outcome
+
+    def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
+        return self._do("read_granted", keys, False, lambda: self.inner.read_granted(keys))
 
     def close(self) -> None:
         self.inner.close()
