@@ -15,8 +15,8 @@ from .core.budget import ScopeBudget
 from .core.errors import ConfigError, StoreError
 from .core.keys import UsageKey
 from .core.money import usd_text
-from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, look_at_shards, next_look_secs, total_is_stale
-from .core.selection import mode_of, sticky_target
+from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, Intervals, total_is_stale
+from .core.selection import sticky_target
 from .meter import Meter
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Controls, ShardSum, Sticky, Store
@@ -26,7 +26,8 @@ log = logging.getLogger("bedrock_budget")
 BudgetOf = Callable[[ScopeDay, Controls], ScopeBudget]
 SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
 
-#: A look that is overdue by its interval and this is not waited for any longer by the clock: the process was frozen.
+#: A call waits for a look that is overdue by this, unless the store is in trouble: the process was frozen. So no call
+#: goes by controls that are older than `CONTROLS_SECS` and this.
 OVERDUE_SECS = 5.0
 #: A look that takes longer than this says that the store is slow.
 SLOW_SECS = 1.0
@@ -68,9 +69,6 @@ class Observer:
 
     def look(self, scope: ScopeDay) -> None:
         """Bring a scope up to date. Never raises: what went wrong is in ``scope.error``, and a next look is due."""
-        now = self._clock.now()
-        if not scope.asked and now < scope.fresh_until:  # under way: if the store hangs, calls do not wait for it
-            scope.fresh_until = min(max(scope.fresh_until, now + timedelta(seconds=CONTROLS_SECS)), scope.ends_at)
         self._under_way[scope] = monotonic()
         try:
             self._look(scope)
@@ -85,8 +83,7 @@ class Observer:
                 log.log(level, "the budget of %s can be read again", scope.snapshot.budget.scope)
             self._failure = None
             scope.succeeded()
-            # A process that was frozen comes back overdue: its next call waits for a look.
-            secs = scope.due_at - self._clock.monotonic() + (scope.interval_secs or 0.0) + OVERDUE_SECS
+            secs = scope.due_at - self._clock.monotonic() + OVERDUE_SECS
             scope.fresh_until = min(self._clock.now() + timedelta(seconds=secs), scope.ends_at)
         finally:
             self._under_way.pop(scope, None)
@@ -117,16 +114,11 @@ class Observer:
             scope.leave()
             return  # its next call enters another day or scope
         # Who asks has not looked for a while, however little of it a clock that stands still in suspension shows.
-        if begun >= scope.spend_due_at or not scope.looked or scope.asked:
-            was_due = scope.sticky_is_due
-            self._read_spend(scope, snapshot)
-            snapshot = self._advance_sticky(scope, snapshot)
-            scope.snapshot = snapshot
-            self._schedule(scope, snapshot, begun, was_due=was_due)
-        else:
-            scope.snapshot = snapshot
+        if begun >= scope.schedule.due_at_secs or not scope.looked or scope.asked:
+            snapshot = self._look_at_spend(scope, snapshot, begun)
+        scope.snapshot = snapshot
         scope.items = (controls.org_item, controls.app_item)
-        scope.due_at = min(scope.spend_due_at, begun + CONTROLS_SECS)
+        scope.due_at = min(scope.schedule.due_at_secs, begun + CONTROLS_SECS)
 
     def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
         snapshot = scope.snapshot
@@ -146,34 +138,31 @@ class Observer:
 
     # -- spend
 
-    def _read_spend(self, scope: ScopeDay, snapshot: Snapshot) -> None:
-        intervals = scope.intervals
-        interval = scope.interval_secs or 0.0
-        shards: list[Route] = []
-        totals: list[Route] = []
-        for route in self._routes_to_read(scope, snapshot):
-            quota = route.quota_pico_usd
-            if not scope.looked or (
-                quota is not None
-                and look_at_shards(intervals, interval, spend_pico_usd=route.account.spend, quota_pico_usd=quota)
-            ):
-                shards.append(route)
-            else:
-                totals.append(route)
-        shards += self._read_totals(scope, totals)
-        if shards:
-            self._read_shards([route.account for route in shards])
+    def _look_at_spend(self, scope: ScopeDay, snapshot: Snapshot, begun: float) -> Snapshot:
+        """Read what the schedule asks for, move the sticky state on if it is time, and schedule the next look."""
+        intervals = snapshot.intervals
+        labels = tuple(snapshot.routes.values())
+        read: set[str] = set()
+        while True:
+            shards, totals = scope.schedule.to_read(intervals, labels, snapshot.sticky)
+            shards = [route for route in shards if route.label not in read]
+            totals = [route for route in totals if route.label not in read]
+            if not shards and not totals:
+                break
+            read.update(route.label for route in (*shards, *totals))
+            shards += self._read_totals(intervals, totals)
+            if shards:
+                self._read_shards([route.account for route in shards])
+        sticky_is_due = False
+        if self._sticky_is_over(snapshot):
+            read.update(route.label for route in snapshot.chain)
+            snapshot, sticky_is_due = self._advance_sticky(scope, snapshot)
+        scope.schedule = scope.schedule.after_look(
+            intervals, labels, read, begun_secs=begun, sticky=snapshot.sticky, sticky_is_due=sticky_is_due
+        )
+        return snapshot
 
-    def _routes_to_read(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
-        """The labels a call may still go to; at the first look, all. Outside the ordering, those with a quota."""
-        if not scope.looked:
-            return list(snapshot.routes.values())
-        others = [
-            route for route in snapshot.routes.values() if route.position is None and route.quota_pico_usd is not None
-        ]
-        return [*snapshot.chain[snapshot.sticky :], *others]
-
-    def _read_totals(self, scope: ScopeDay, routes: Sequence[Route]) -> list[Route]:
+    def _read_totals(self, intervals: Intervals, routes: Sequence[Route]) -> list[Route]:
         """Take the daily totals. Returns the routes whose total is too old to decide from."""
         if not routes:
             return []
@@ -184,7 +173,7 @@ class Observer:
             total = found.get(route.account.key)
             updated = None if total is None else total.updated_at_epoch
             if route.quota_pico_usd is not None and total_is_stale(
-                scope.intervals, now_epoch=now_epoch, updated_at_epoch=updated
+                intervals, now_epoch=now_epoch, updated_at_epoch=updated
             ):
                 stale.append(route)
             elif total is not None:
@@ -204,24 +193,25 @@ class Observer:
 
     # -- the sticky state
 
-    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot) -> Snapshot:
-        """Move the sticky state on if the label it stands on, and all before it, are over by their shards."""
+    @staticmethod
+    def _sticky_is_over(snapshot: Snapshot) -> bool:
+        """Whether the label that the sticky state stands on is over its quota by its effective spend."""
         start = snapshot.chain[snapshot.sticky]
         quota = start.quota_pico_usd
-        if not snapshot.budget.sticky_fallback_enabled or quota is None or start.account.spend < quota:
-            scope.sticky_is_due = False
-            return snapshot
+        return snapshot.budget.sticky_fallback_enabled and quota is not None and start.account.spend >= quota
+
+    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot) -> tuple[Snapshot, bool]:
+        """Move the sticky state on if the label it stands on, and all before it, are over by their shards. Also:
+        whether that is still to come, because the shards do not show it yet."""
         accounts = [route.account for route in snapshot.chain]
         sums = self._read_shards(accounts)
         settled = [sums[account.key].amounts.cost_pico_usd for account in accounts]
         target = sticky_target(snapshot.chain, settled, snapshot.sticky)
         if target is None:
-            scope.sticky_is_due = not all(
+            return snapshot, not all(
                 each.quota_pico_usd is not None and cost >= each.quota_pico_usd
                 for each, cost in zip(snapshot.chain, settled, strict=True)
             )
-            return snapshot
-        scope.sticky_is_due = False
         sticky = self._store.advance_sticky(
             snapshot.budget.scope,
             scope.day.name,
@@ -242,50 +232,4 @@ class Observer:
             sticky.label,
             scope.day.ends_at.isoformat(),
         )
-        return snapshot.with_controls(snapshot.override, sticky)
-
-    # -- when to look again
-
-    def _schedule(self, scope: ScopeDay, snapshot: Snapshot, begun: float, *, was_due: bool) -> None:
-        for route in snapshot.routes.values():
-            spend = route.account.spend
-            before = scope.seen.get(route.label)
-            if before is not None and begun > before[1]:
-                scope.rates[route.label] = (spend - before[0]) / (begun - before[1])
-            scope.seen[route.label] = (spend, begun)
-        in_use = self._in_use(scope, snapshot)
-        previous = scope.interval_secs
-        remaining: int | None = None
-        rate = 0.0
-        tight = not in_use
-        if not in_use:  # all used up: only an operator or midnight can change that
-            previous = CONTROLS_SECS
-        secs_left = inf
-        for route in in_use:
-            quota = route.quota_pico_usd
-            if quota is None:
-                continue
-            spend = route.account.spend
-            tight = tight or mode_of(spend, quota, snapshot.budget.tight_mode_threshold_pct) == "tight"
-            its_rate = scope.rates.get(route.label, 0.0)
-            if its_rate > 0 and (quota - spend) / its_rate < secs_left:
-                remaining, rate = quota - spend, its_rate
-                secs_left = remaining / rate
-        if scope.sticky_is_due and not was_due:  # the shards will show soon what effective spend already does
-            previous = SHORTEST_SECS / 2
-        scope.interval_secs = next_look_secs(
-            scope.intervals, previous, tight=tight, remaining_pico_usd=remaining, rate_pico_usd_per_sec=rate
-        )
-        scope.spend_due_at = begun + scope.interval_secs
-        scope.expected = {label: max(rate, 0.0) * scope.interval_secs for label, rate in scope.rates.items()}
-
-    def _in_use(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
-        """The label in force, and others with quota left that calls have asked for since the look before."""
-        left = [
-            route
-            for route in snapshot.routes.values()
-            if (route.position is None or route.position >= snapshot.sticky)
-            and (route.quota_pico_usd is None or route.account.spend < route.quota_pico_usd)
-        ]
-        in_force = next((route for route in left if route.position is not None), None)
-        return [route for route in left if route is in_force or scope.rates.get(route.label, 0.0) > 0]
+        return snapshot.with_controls(snapshot.override, sticky), False

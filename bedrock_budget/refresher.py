@@ -64,8 +64,8 @@ class Refresher:
         """Have a scope looked at now, and its intervals start again."""
         with self._changed:
             if not self._closed and not scope.asked and not scope.looking:
-                scope.interval_secs = None
-                scope.spend_due_at = scope.due_at = float("-inf")
+                scope.schedule = scope.schedule.brought_forward()
+                scope.due_at = float("-inf")
                 heapq.heappush(self._heap, (scope.due_at, self._new_ticket(scope), scope))
                 self._get_help()
 

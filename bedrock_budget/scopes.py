@@ -14,7 +14,7 @@ from .core.keys import UsageKey, scope_key
 from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
-from .core.refresh import FIRST_SECS, Intervals, is_surprising
+from .core.refresh import Intervals, Schedule
 from .core.selection import Fits
 from .core.worst_case import WorstCase
 from .pool import Pool
@@ -128,6 +128,17 @@ class Snapshot:
         if override is None or now.timestamp() >= override.expires_at_epoch:
             return None
         return self.override_route
+
+    @property
+    def intervals(self) -> Intervals:
+        budget = self.budget
+        return Intervals(
+            budget.settings.refresh,
+            budget.refresh_interval_normal_secs,
+            budget.refresh_interval_tight_secs,
+            budget.aggregator_interval_secs,
+            budget.tight_mode_threshold_pct,
+        )
 
     def with_controls(self, override: Override | None, sticky: Sticky | None) -> "Snapshot":
         """The same budget under other controls. The sticky label counts by its name: the ordering may have changed."""
@@ -255,37 +266,16 @@ class ScopeDay:
         self.error: Exception | None = None  # why the last look failed
         self.trusted = False  # its budget was good when it was last looked at, perhaps the day before
         self.ticket = -1  # its newest place in the refresher's heap
-        self.due_at = 0.0
-        self.spend_due_at = 0.0
-        self.interval_secs: float | None = None
+        self.due_at = 0.0  # of the next look
+        self.schedule = Schedule()  # of looks at the spend
         self.failures = 0
-        self.sticky_is_due = False  # effective spend is over, the shards do not show it yet
-        self.seen: dict[str, tuple[int, float]] = {}  # label -> spend at the last look, and when
-        self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
-        self.expected: dict[str, float] = {}  # label -> pico-USD the fleet may spend until the next look
         self._blind_before = 0
         self._own_at_look = 0
         self._earlier: tuple[Account, ...] = ()  # of days before, not yet written
 
-    @property
-    def intervals(self) -> Intervals:
-        budget = self.snapshot.budget
-        return Intervals(
-            budget.settings.refresh,
-            budget.refresh_interval_normal_secs,
-            budget.refresh_interval_tight_secs,
-            budget.aggregator_interval_secs,
-        )
-
     def is_surprised(self) -> bool:
         """Whether this process spends so fast that the next look should not wait until it is due."""
-        if self.intervals.refresh == "fixed" or self.interval_secs is None or self.interval_secs <= FIRST_SECS:
-            return False
-        return any(
-            route.quota_pico_usd is not None
-            and is_surprising(route.account.own, self.expected.get(route.label, 0.0), route.quota_pico_usd)
-            for route in self.snapshot.routes.values()
-        )
+        return self.schedule.is_surprised(self.snapshot.intervals, tuple(self.snapshot.routes.values()))
 
     @property
     def degraded(self) -> bool:

@@ -224,7 +224,7 @@ class ByHand:
 
     def look_at_spend(self) -> None:
         """Move the manual clock to when the next look at the spend is due, and look."""
-        self._pass_time(self.day.spend_due_at)
+        self._pass_time(self.day.schedule.due_at_secs)
         self.look()
 
     def look_when_due(self) -> float:

@@ -27,13 +27,13 @@ def test_a_burst_after_a_quiet_hour_is_looked_at_at_once(manual_clock: ManualClo
     process = ByHand(UnreliableStore(), manual_clock, CONFIG)
     process.admit()
     be_quiet([process], manual_clock, 3600)
-    assert process.day.interval_secs == 300
+    assert process.day.schedule.interval_secs == 300
     process.spend(QUOTA // 100)
     process.write()
     process.keeper.meter.on_written()
     assert process.day.due_at <= manual_clock.monotonic()
     process.look()
-    assert process.day.interval_secs == 1
+    assert process.day.schedule.interval_secs == 1
     process.keeper.meter.on_written()  # what has been looked at is no surprise
     assert process.day.due_at > manual_clock.monotonic()
 
@@ -47,7 +47,7 @@ def test_what_was_expected_brings_no_look_forward(manual_clock: ManualClock) -> 
         process.keeper.meter.on_written()
         manual_clock.advance(5)
         look_where_due([process], manual_clock)
-        if process.day.interval_secs == 300:
+        if process.day.schedule.interval_secs == 300:
             break
     due_at = process.day.due_at
     process.spend(QUOTA // 1000)

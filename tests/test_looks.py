@@ -9,7 +9,7 @@ from doubles import AWAY, CHAIN, ByHand, UnreliableStore, config, stored, usage_
 
 from bedrock_budget.core.account import Amounts, Batch
 from bedrock_budget.core.errors import ConfigError
-from bedrock_budget.core.keys import shard_of
+from bedrock_budget.core.keys import UsageKey, shard_of
 from bedrock_budget.core.money import PICO_PER_MICRO
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.errors import BudgetExhausted
@@ -78,26 +78,57 @@ def now_epoch(process: ByHand) -> float:
 
 def test_intervals_double_from_one_second_to_the_normal_one(process: ByHand) -> None:
     process.admit()
-    spend_looks = [process.day.interval_secs]
+    spend_looks = [process.day.schedule.interval_secs]
     for _ in range(20):
         process.look_when_due()
-        if process.day.interval_secs != spend_looks[-1]:
-            spend_looks.append(process.day.interval_secs)
+        if process.day.schedule.interval_secs != spend_looks[-1]:
+            spend_looks.append(process.day.schedule.interval_secs)
     assert spend_looks == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
 
 
-def test_controls_are_read_every_minute_however_rare_looks_at_spend_are(
+def test_controls_are_read_every_50_s_however_rare_looks_at_spend_are(
     process: ByHand, store: UnreliableStore, clock: ManualClock
 ) -> None:
     process.admit()
-    while process.day.interval_secs != 300:
+    while process.day.schedule.interval_secs != 300:
         process.look_when_due()
     names(store)
-    gaps = [process.look_when_due() for _ in range(10)]
-    assert gaps == [60] * 10
+    gaps = [process.look_when_due() for _ in range(12)]
+    assert gaps == [50] * 12
     reads = names(store)
-    assert reads.count("read_controls") == 10
+    assert reads.count("read_controls") == 12
     assert reads.count("read_totals") == 2
+
+
+def test_no_call_goes_by_controls_that_are_older_than_55_s(
+    process: ByHand, store: UnreliableStore, clock: ManualClock
+) -> None:
+    process.admit()
+    while process.day.schedule.interval_secs != 300:
+        process.look_when_due()
+    while process.day.due_at != process.day.schedule.due_at_secs:
+        process.look_when_due()
+    process.look_when_due()  # the next 50 s are those of controls
+    store.calls.clear()
+    clock.advance(54.999)  # the thread that looks is late
+    process.admit()
+    assert store.count("read_controls") == 0
+    clock.advance(0.001)
+    process.admit()
+    assert store.count("read_controls") == 1
+
+
+def test_no_call_of_a_busy_fleet_goes_by_a_look_that_is_late(
+    process: ByHand, store: UnreliableStore, clock: ManualClock
+) -> None:
+    process.admit()
+    store.calls.clear()
+    clock.advance(5.999)  # the second look is due after 1 s
+    process.admit()
+    assert store.count("read_shards") == 0
+    clock.advance(0.001)
+    process.admit()
+    assert store.count("read_shards") == 1
 
 
 @pytest.mark.parametrize("rate", [1, 3, 7])
@@ -112,7 +143,7 @@ def test_a_look_is_never_later_than_half_the_time_in_which_the_fleet_burns_what_
         process.look()
     settled = process.day.snapshot.chain[0].account.spend
     left_secs = (1000 * PICO_PER_MICRO - settled) / (rate * PICO_PER_MICRO)
-    interval = process.day.interval_secs
+    interval = process.day.schedule.interval_secs
     assert interval is not None
     assert 0.5 <= interval <= max(left_secs / 2, 0.5) * 1.1
 
@@ -123,7 +154,7 @@ def test_looks_are_at_least_half_a_second_apart(process: ByHand, others: Others)
     process.look_when_due()
     others.spend(590)
     assert process.look_when_due() >= 0.5
-    assert process.day.interval_secs == 0.5
+    assert process.day.schedule.interval_secs == 0.5
     assert process.look_when_due() == 0.5
 
 
@@ -131,7 +162,7 @@ def test_a_label_that_callers_name_is_looked_at_in_time_though_it_is_not_in_forc
     process: ByHand, others: Others, clock: ManualClock
 ) -> None:
     process.admit()
-    while process.day.interval_secs != 300:
+    while process.day.schedule.interval_secs != 300:
         process.look_when_due()
     process.look_when_due()
     for _ in range(5):
@@ -139,14 +170,14 @@ def test_a_label_that_callers_name_is_looked_at_in_time_though_it_is_not_in_forc
         process.spend(1, "economy")
         others.spend(60, "economy")
         process.look()
-    interval = process.day.interval_secs
+    interval = process.day.schedule.interval_secs
     assert interval is not None
     assert interval <= 700  # a rate of about 1 a second, 700 left
     others.spend(600, "economy")
     clock.advance(300)
     process.look()
-    assert process.day.interval_secs is not None
-    assert process.day.interval_secs < 30
+    assert process.day.schedule.interval_secs is not None
+    assert process.day.schedule.interval_secs < 30
 
 
 def test_a_label_outside_the_ordering_with_a_quota_of_its_own_is_looked_at_in_time(
@@ -154,28 +185,26 @@ def test_a_label_outside_the_ordering_with_a_quota_of_its_own_is_looked_at_in_ti
 ) -> None:
     process = ByHand(store, clock, config(quotas={"premium": None, "standard": 1, "economy": 1, "embed": 1000}))
     process.admit()
-    while process.day.interval_secs != 300:
+    while process.day.schedule.interval_secs != 300:
         process.look_when_due()
     clock.advance(300)
     others.spend(900, "embed")
     process.look()
-    assert process.day.interval_secs is not None
-    assert process.day.interval_secs <= 100 / 3 / 2 * 1.1
+    assert process.day.schedule.interval_secs is not None
+    assert process.day.schedule.interval_secs <= 100 / 3 / 2 * 1.1
 
 
 def test_the_fixed_schedule_is_the_specifications(store: UnreliableStore, clock: ManualClock, others: Others) -> None:
     process = ByHand(store, clock, refresh="fixed")
     process.admit()
-    assert process.day.interval_secs == 300
-    assert [process.look_when_due() for _ in range(5)] == [60] * 5  # controls
+    assert process.day.schedule.interval_secs == 300
+    assert [process.look_when_due() for _ in range(6)] == [50] * 6  # controls
     others.spend(949)
-    for _ in range(5):
-        process.look_when_due()
-    assert process.day.interval_secs == 300
+    process.look_at_spend()
+    assert process.day.schedule.interval_secs == 300
     others.spend(1)
-    for _ in range(5):
-        process.look_when_due()
-    assert process.day.interval_secs == 60
+    process.look_at_spend()
+    assert process.day.schedule.interval_secs == 60
     assert process.admit().record["mode"] == "tight"
 
 
@@ -184,7 +213,8 @@ def test_when_all_is_used_up_only_controls_matter(process: ByHand, others: Other
         others.spend(1000, label)
     with pytest.raises(BudgetExhausted):
         process.admit()
-    assert [process.look_when_due() for _ in range(3)] == [60] * 3
+    assert process.day.schedule.interval_secs == 60
+    assert [process.look_when_due() for _ in range(4)] == [50, 10, 50, 10]
 
 
 def test_an_unlimited_label_in_force_needs_no_hurry(store: UnreliableStore, clock: ManualClock, others: Others) -> None:
@@ -193,17 +223,17 @@ def test_an_unlimited_label_in_force_needs_no_hurry(store: UnreliableStore, cloc
     for _ in range(20):
         others.spend(10**9)
         process.look_when_due()
-    assert process.day.interval_secs == 300
+    assert process.day.schedule.interval_secs == 300
     assert process.admit().record["mode"] == "normal"
 
 
-def test_after_the_last_look_of_a_failed_series_the_pauses_double_up_to_a_minute(
+def test_after_the_last_look_of_a_failed_series_the_pauses_double_up_to_50_s(
     process: ByHand, store: UnreliableStore
 ) -> None:
     process.admit()
     store.go_away()
     process.look_when_due()
-    assert [process.look_when_due() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [process.look_when_due() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 50, 50]
     store.come_back()
     process.look_when_due()
     assert not process.day.degraded
@@ -215,7 +245,7 @@ def test_after_the_last_look_of_a_failed_series_the_pauses_double_up_to_a_minute
 
 def calm(process: ByHand) -> None:
     """Go on until looks are a minute apart or more."""
-    while (process.day.interval_secs or 0) < 60:
+    while (process.day.schedule.interval_secs or 0) < 60:
         process.look_when_due()
 
 
@@ -233,10 +263,10 @@ def test_below_60_percent_the_daily_total_is_enough_above_it_the_shards_are_summ
     calm(process)
     for spent, expected in ((100, "read_totals"), (499, "read_totals"), (1, "read_shards")):
         others.spend(spent)
-        write_totals(store, now_epoch(process) + process.day.spend_due_at - process.clock.monotonic())
+        write_totals(store, now_epoch(process) + process.day.schedule.due_at_secs - process.clock.monotonic())
         process.look_at_spend()  # this one learns of the spend
         calm(process)
-        write_totals(store, now_epoch(process) + process.day.spend_due_at - process.clock.monotonic())
+        write_totals(store, now_epoch(process) + process.day.schedule.due_at_secs - process.clock.monotonic())
         names(store)
         process.look_at_spend()
         assert expected in names(store)
@@ -253,7 +283,7 @@ def test_a_daily_total_that_is_missing_or_older_than_three_intervals_is_not_trus
     assert names(store) == ["read_controls", "read_totals", "read_shards"]
     for age, expected in ((180, []), (181, ["read_shards"])):
         calm(process)
-        write_totals(store, now_epoch(process) + process.day.spend_due_at - clock.monotonic() - age)
+        write_totals(store, now_epoch(process) + process.day.schedule.due_at_secs - clock.monotonic() - age)
         names(store)
         process.look_at_spend()
         assert names(store) == ["read_controls", "read_totals", *expected]
@@ -267,7 +297,7 @@ def test_own_usage_that_a_total_may_lack_still_counts(
     process.spend(10)
     process.write()  # acknowledged now
     before = stored(store, usage_key())
-    clock.advance(process.day.spend_due_at - clock.monotonic())
+    clock.advance(process.day.schedule.due_at_secs - clock.monotonic())
     for label in CHAIN:
         amounts = Amounts(0, Usage(), 0) if label == "premium" else stored(store, usage_key(label))
         # A pass that began four seconds after the write, by a clock that goes five seconds wrong.
@@ -298,8 +328,43 @@ def test_labels_that_no_call_can_go_to_any_more_are_not_read(
     process.admit()
     store.calls.clear()
     process.look_when_due()
+    calm(process)
+    store.calls.clear()
+    process.look_at_spend()
     (asked,) = [subject for name, subject in store.calls if name == "read_shards"]
     assert set(asked) == {usage_key("standard"), usage_key("economy")}
+
+
+def asked_for(store: UnreliableStore) -> set[UsageKey]:
+    """The labels read since the last time."""
+    done = [subject for name, subject in store.calls if name in {"read_shards", "read_totals"}]
+    store.calls.clear()
+    return {key for subject in done for key in subject}
+
+
+def test_frequent_looks_read_only_the_label_in_force_and_those_that_calls_go_to(
+    process: ByHand, store: UnreliableStore
+) -> None:
+    process.admit()
+    assert asked_for(store) == {usage_key(label) for label in (*CHAIN, "embed")}
+    process.look_when_due()
+    assert asked_for(store) == {usage_key("premium")}
+    process.spend(1, "economy")
+    process.look_when_due()
+    assert asked_for(store) == {usage_key("premium"), usage_key("economy")}
+
+
+@pytest.mark.parametrize("sticky_fallback", [True, False])
+def test_the_look_that_shows_a_label_over_reads_the_next_one(
+    store: UnreliableStore, clock: ManualClock, others: Others, sticky_fallback: bool
+) -> None:
+    process = ByHand(store, clock, config(sticky_fallback_enabled=sticky_fallback))
+    process.admit()
+    process.look_when_due()
+    others.spend(1000, "premium")
+    others.spend(1000, "standard")
+    process.look_when_due()
+    assert process.goes_to()[0] == "economy"
 
 
 # --- the sticky state
@@ -321,7 +386,7 @@ def test_the_sticky_state_moves_when_the_shards_show_the_label_over(
     assert process.goes_to() == ("standard", "quota")
     process.look_when_due()
     assert sticky(store) is None  # effective spend says so, the shards do not yet
-    assert process.day.interval_secs == 0.5
+    assert process.day.schedule.interval_secs == 0.5
     process.write()
     process.look_when_due()
     moved = sticky(store)
@@ -371,7 +436,7 @@ def test_when_the_last_label_is_over_it_stays(process: ByHand, store: Unreliable
         process.admit()
     process.look_when_due()
     assert sticky(store) is None
-    assert not process.day.sticky_is_due
+    assert not process.day.schedule.sticky_is_due
 
 
 def test_a_raised_quota_of_an_earlier_label_keeps_it_where_it_is(
@@ -452,7 +517,7 @@ def test_an_override_is_followed_within_a_minute_and_ends_at_once(
     process: ByHand, store: UnreliableStore, clock: ManualClock
 ) -> None:
     process.admit()
-    while process.day.interval_secs != 300:
+    while process.day.schedule.interval_secs != 300:
         process.look_when_due()
     until = now_epoch(process) + 120
     store.put_override("acme", "chat", override("economy", until))

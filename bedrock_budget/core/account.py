@@ -22,8 +22,8 @@ from .usage import Usage
 #: Own batches acknowledged up to this long before a daily total's pass began may be missing from the total.
 TOTAL_SLACK_SECS = 5
 
-
-#: Acknowledged batches kept apart; beyond that the two oldest merge, and count as own for longer.
+#: Acknowledged batches kept apart; beyond that each two neighbours merge, and the older counts as own for as long as
+#: the younger: a moment longer.
 MOST_ACKNOWLEDGED = 512
 
 
@@ -69,6 +69,13 @@ class Acknowledged(NamedTuple):
     amounts: Amounts
     at_epoch: float
     order: int
+
+
+def _coarser(batches: list[Acknowledged]) -> list[Acknowledged]:
+    """Each two neighbours as one; the odd one out, the newest, stays as it is."""
+    pairs = zip(batches[::2], batches[1::2], strict=False)
+    merged = [second._replace(amounts=first.amounts.plus(second.amounts)) for first, second in pairs]
+    return [*merged, *batches[2 * len(merged) :]]
 
 
 class Account:
@@ -177,9 +184,8 @@ class Account:
         self.written = self._sealed
         if not self._flying_seen:
             self._acknowledged.append(Acknowledged(batch.sequence, batch.amounts, at_epoch, order))
-            if len(self._acknowledged) > MOST_ACKNOWLEDGED:  # nobody looks: let the oldest count as own for longer
-                first, second, *rest = self._acknowledged
-                self._acknowledged = [second._replace(amounts=first.amounts.plus(second.amounts)), *rest]
+            if len(self._acknowledged) > MOST_ACKNOWLEDGED:  # nobody looks, or many are written between two looks
+                self._acknowledged = _coarser(self._acknowledged)
         self._flying_seen = False
 
     def reopen(self, writer_id: str, sequence: int) -> Batch:
