@@ -38,7 +38,10 @@ def register(add_parser: AddParser) -> None:
         summary="create, describe or delete the tables of a DynamoDB store",
         description="The tables of a DynamoDB store. Other stores need none.",
     )
-    add_command(add, "create", run_create, summary="create what is missing, and wait", description=_CREATE)
+    parser = add_command(add, "create", run_create, summary="create what is missing, and wait", description=_CREATE)
+    parser.add_argument(
+        "--stream", action="store_true", help="also give UsageAggSharded a stream, for the aggregator's stream_handler"
+    )
     add_command(add, "describe", run_describe, summary="how each table stands", description=_DESCRIBE)
     parser = add_command(add, "delete", run_delete, summary="delete the tables and all they hold", description=_DELETE)
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -78,7 +81,7 @@ def run_create(args: argparse.Namespace, clock: Clock) -> int:
     from ..stores.tables import create_tables  # noqa: PLC0415
 
     with _connected(args) as place:
-        done = create_tables(place.client, place.prefix)
+        done = create_tables(place.client, place.prefix, stream=args.stream)
     if args.json:
         print(json.dumps({**place.as_json(), **done._asdict()}, indent=2))
         return DONE
@@ -111,6 +114,8 @@ class TableFacts:
     index_name: str | None = None
     index_key: list[str] | None = None
     index_status: str | None = None
+    stream_arn: str | None = None
+    stream_view: str | None = None
 
 
 def run_describe(args: argparse.Namespace, clock: Clock) -> int:
@@ -129,6 +134,8 @@ def run_describe(args: argparse.Namespace, clock: Clock) -> int:
 
 
 def _facts(place: _Place, state: "TableState") -> TableFacts:
+    from ..stores.table_stream import stream_of  # noqa: PLC0415
+
     stands = TableFacts(state.name, state.purpose, state.status, state.problem, state.item_count, state.size_bytes)
     if state.status == "MISSING":
         return stands
@@ -137,6 +144,7 @@ def _facts(place: _Place, state: "TableState") -> TableFacts:
     ttl: Mapping[str, Any] = expiry.get("TimeToLiveDescription", {})
     indexes: Sequence[Mapping[str, Any]] = table.get("GlobalSecondaryIndexes", ())
     index = indexes[0] if indexes else None
+    stream = stream_of(table)
     return replace(
         stands,
         key=_key(table),
@@ -147,6 +155,8 @@ def _facts(place: _Place, state: "TableState") -> TableFacts:
         index_name=None if index is None else index["IndexName"],
         index_key=None if index is None else _key(index),
         index_status=None if index is None else index.get("IndexStatus"),
+        stream_arn=None if stream is None else stream.arn,
+        stream_view=None if stream is None else stream.view,
     )
 
 
@@ -165,6 +175,7 @@ def _text(table: TableFacts) -> list[str]:
             ("billing", billing.get(str(table.billing_mode), str(table.billing_mode))),
             ("expiry", _words(table.ttl_attribute, table.ttl_status)),
             ("index", _words(table.index_name, f"on {' + '.join(table.index_key or ())}", table.index_status)),
+            *([("stream", f"{table.stream_view}, {table.stream_arn}")] if table.stream_arn else ()),
             ("size", f"{table.item_count:,} items, {table.size_bytes:,} bytes"),
         ]
     if table.problem is not None:

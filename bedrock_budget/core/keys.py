@@ -1,13 +1,19 @@
 """Ids, table keys and shards. Key patterns: the Price Keeper schema specification, "Table Schemas"."""
 
+import math
 import zlib
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 MAX_ID_LENGTH = 128
 
-#: How many index partitions the keys written in one hour are spread over.
+#: How many index partitions the keys written in one slot of an hour are spread over.
 ACTIVE_BUCKETS = 8
+
+#: The index tells in which slot of the hour a shard was last written. A change of slot costs two index write units, as
+#: much as ten consistent readings of the shard, which is how often a pass a minute reads it in ten minutes.
+SLOT_SECS = 600
+_SLOTS = 3600 // SLOT_SECS
 
 #: A writer's name: ``w`` and ten URL-safe characters, so that no other attribute of a shard item looks like one.
 WRITER_ID_LENGTH = 11
@@ -105,5 +111,22 @@ def active_key(hour: str, bucket: int) -> str:
 
 
 def active_bucket(key: str) -> int:
-    """The index bucket of a shard key."""
+    """The index bucket of a shard key, in its slot."""
     return _stable_hash(key) % ACTIVE_BUCKETS
+
+
+def active_partition(epoch: float, key: str) -> str:
+    """The index partition of a shard key written at this time."""
+    slot = int(epoch % 3600) // SLOT_SECS
+    return active_key(utc_hour(epoch), ACTIVE_BUCKETS * (1 + slot) + active_bucket(key))
+
+
+def active_partitions(hour: str, since_epoch: float = -math.inf, until_epoch: float = math.inf) -> list[str]:
+    """The index partitions that list what was last written in a UTC hour, between two times if they are given."""
+    begins = datetime.strptime(f"{hour}+0000", "%Y%m%d%H%z").timestamp()
+    buckets = list(range(ACTIVE_BUCKETS))  # of no slot: what a program wrote that knows none
+    for slot in range(_SLOTS):
+        start = begins + slot * SLOT_SECS
+        if start + SLOT_SECS > since_epoch and start <= until_epoch:
+            buckets += range(ACTIVE_BUCKETS * (1 + slot), ACTIVE_BUCKETS * (2 + slot))
+    return [active_key(hour, bucket) for bucket in buckets]

@@ -15,6 +15,7 @@ from .contract import (
     Sticky,
     Store,
     StoreSetupError,
+    UnreadableItem,
 )
 from .urls import default_store_url, open_store
 
@@ -35,6 +36,7 @@ __all__ = [
     "Sticky",
     "Store",
     "StoreSetupError",
+    "UnreadableItem",
     "default_store_url",
     "open_store",
 ]

@@ -12,7 +12,7 @@ Common to all methods:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..core.account import Amounts, Batch
@@ -27,6 +27,10 @@ class StoreSetupError(StoreError):
 
 class SequenceConflict(StoreError):
     """The item carries a higher sequence number of the batch's writer: another program uses the same writer id."""
+
+
+class UnreadableItem(StoreError):
+    """An item is not what the specification says. It stays unreadable until somebody corrects or deletes it."""
 
 
 class ShardSum(NamedTuple):
@@ -78,6 +82,9 @@ class Controls(NamedTuple):
 class Store(ABC):
     """Counters, totals, sticky state and configuration that all processes share."""
 
+    #: How many requests are worth having under way at once.
+    parallel_requests: int = 1
+
     @property
     def url(self) -> str:
         """What tells this store from others, for journals: its URL, or the name of its class."""
@@ -123,6 +130,13 @@ class Store(ABC):
     def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
         """The usage keys written in these UTC hours (``YYYYMMDDHH``) and since written in no other, each with the
         highest shard number seen plus one. May lack writes of the last seconds."""
+
+    def active_keys_since(
+        self, hours: Sequence[str], *, since_epoch: float, now_epoch: float
+    ) -> Mapping[UsageKey, int]:
+        """As `active_keys`; may leave out keys last written before ``since_epoch`` by the writers' clocks, which may be
+        two minutes ahead of ``now_epoch``."""
+        return self.active_keys(hours)
 
     @abstractmethod
     def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:

@@ -1,22 +1,20 @@
 """A store in DynamoDB: for a fleet. Tables: `tables.py`; attributes: `dynamodb_items.py`."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.account import ZERO, Batch
 from ..core.errors import StoreError
 from ..core.holds import Grant, Granted
 from ..core.keys import (
-    ACTIVE_BUCKETS,
     UsageKey,
-    active_bucket,
-    active_key,
+    active_partition,
+    active_partitions,
     date_key,
     parse_shard_key,
     scope_key,
     shard_key,
     usage_key,
-    utc_hour,
 )
 from ..core.usage import Usage
 from . import dynamodb_items as items
@@ -24,6 +22,7 @@ from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
 from .dynamodb_leases import DynamoDBLeases
+from .parallel import in_parallel
 from .rules import MismatchLog, check_batch, check_override_app, expired, plain_item
 from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 _MAX_SHARD_COUNTS = 1024
+_CLOCKS_APART_SECS = 120
 
 
 class DynamoDBStore(Store):
@@ -40,6 +40,8 @@ class DynamoDBStore(Store):
     (default: as boto3 finds it) and ``endpoint_url``, with time-outs of 1 s to connect and 2 s to read. ``prefix``
     comes before the names of the tables.
     """
+
+    parallel_requests = 8
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class DynamoDBStore(Store):
             ":requests": items.number(amounts.requests),
             ":shard_count": items.number(shard_count),
             ":updated": items.number(int(now_epoch)),
-            ":hour": items.text(active_key(utc_hour(now_epoch), active_bucket(shard))),
+            ":hour": items.text(active_partition(now_epoch, shard)),
         }
         add = "cost_usd_micros :cost, requests :requests"
         for name, count in zip(Usage._fields, amounts.usage, strict=True):
@@ -210,22 +212,36 @@ class DynamoDBStore(Store):
         return True
 
     def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
-        assert USAGE.index is not None
+        return self._listed([partition for hour in set(hours) for partition in active_partitions(hour)])
+
+    def active_keys_since(
+        self, hours: Sequence[str], *, since_epoch: float, now_epoch: float
+    ) -> Mapping[UsageKey, int]:
+        until = now_epoch + _CLOCKS_APART_SECS
+        return self._listed([each for hour in hours for each in active_partitions(hour, since_epoch, until)])
+
+    def _listed(self, partitions: Sequence[str]) -> dict[UsageKey, int]:
         active: dict[UsageKey, int] = {}
-        for hour in set(hours):
-            for bucket in range(ACTIVE_BUCKETS):
-                for item in self._calls.query(
-                    USAGE,
-                    IndexName=USAGE.index.name,
-                    KeyConditionExpression="active_hour = :hour",
-                    ExpressionAttributeValues={":hour": items.text(active_key(hour, bucket))},
-                ):
-                    try:
-                        key, shard = parse_shard_key(item["shard_key"]["S"], item["date_key"]["S"])
-                    except (KeyError, ValueError) as exc:
-                        raise items.unreadable(item, exc) from exc
-                    active[key] = max(active.get(key, 0), shard + 1)
+        for found in in_parallel(self._in_partition, partitions, self.parallel_requests):
+            for key, shard in found:
+                active[key] = max(active.get(key, 0), shard + 1)
         return active
+
+    def _in_partition(self, partition: str) -> list[tuple[UsageKey, int]]:
+        """The shards that a partition of the index lists."""
+        assert USAGE.index is not None
+        shards: list[tuple[UsageKey, int]] = []
+        for item in self._calls.query(
+            USAGE,
+            IndexName=USAGE.index.name,
+            KeyConditionExpression="active_hour = :hour",
+            ExpressionAttributeValues={":hour": items.text(partition)},
+        ):
+            try:
+                shards.append(parse_shard_key(item["shard_key"]["S"], item["date_key"]["S"]))
+            except (KeyError, ValueError) as exc:
+                raise items.unreadable(item, exc) from exc
+        return shards
 
     def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
         apps = dict.fromkeys((app_id, None))  # the app's before the org's

@@ -7,11 +7,10 @@ from typing import Any, cast
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from ..core.account import Amounts
-from ..core.errors import StoreError
 from ..core.keys import UsageKey, date_key, scope_key, usage_key
 from ..core.money import micros_text, pico_from_micros
 from ..core.usage import Usage
-from .contract import DailyTotal, Override, Sticky
+from .contract import DailyTotal, Override, Sticky, UnreadableItem
 from .dynamodb_calls import Item
 from .rules import ALL_APPS, RESERVED, expired
 
@@ -59,10 +58,10 @@ def resource(item: Item) -> str:
     return key
 
 
-def unreadable(item: Item, exc: Exception) -> StoreError:
+def unreadable(item: Item, exc: Exception) -> UnreadableItem:
     """The error for an item that is not what the specification says. Shows its keys, none of its values."""
     keys = {name: value.get("S") for name, value in item.items() if name.endswith("_key")}
-    return StoreError(f"DynamoDB item {keys} cannot be read ({type(exc).__name__}: {exc}); correct or delete it")
+    return UnreadableItem(f"DynamoDB item {keys} cannot be read ({type(exc).__name__}: {exc}); correct or delete it")
 
 
 def whole(item: Item, name: str, default: int | None = None) -> int:

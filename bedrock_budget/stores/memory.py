@@ -149,7 +149,7 @@ class MemoryStore(Store):
         check_grant(grant)
         with self._lock.get():
             pool = self._pools.get(grant.key)
-            sequences = pool.sequences if pool else {}
+            sequences: Mapping[str, int] = pool.sequences if pool else {}
             applied = sequences.get(grant.holder_id, 0)
             outcome = judge(grant, pool.granted_pico_usd if pool else None, applied)
             if outcome.applied and applied < grant.sequence:

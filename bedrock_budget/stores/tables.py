@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..core.errors import ConfigError, StoreError
 from .contract import StoreSetupError
+from .table_stream import stream_update
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -121,11 +122,12 @@ class TableState(NamedTuple):
     problem: str | None
 
 
-def create_tables(client: "BaseClient", prefix: str = DEFAULT_PREFIX) -> Created:
+def create_tables(client: "BaseClient", prefix: str = DEFAULT_PREFIX, *, stream: bool = False) -> Created:
     """Create the tables that are missing, and the index or TTL that a table lacks; wait until all are ready.
 
-    Billing is on demand. Idempotent. Raises StoreSetupError, before anything is created, for a table that stands
-    there with other keys, and StoreError if AWS refuses or the tables do not become ready.
+    Billing is on demand. ``stream``: the usage table is to have a stream. Idempotent. Raises StoreSetupError, before
+    anything is created, for a table that stands there with other keys, and StoreError if AWS refuses or the tables do
+    not become ready.
     """
     admin = _Admin(client, prefix)
     descriptions = {table: admin.describe(table) for table in TABLES}
@@ -142,10 +144,12 @@ def create_tables(client: "BaseClient", prefix: str = DEFAULT_PREFIX) -> Created
             raise StoreSetupError(problem)
         if table.index and admin.index_of(table, found) is None:
             admin.add_index(table, table.index)
-            admin.wait_until_ready(table)
             completed.append(f"index {table.index.name} of {admin.physical(table)}")
         if table.expires and admin.enable_expiry(table) and table not in missing:
             completed.append(f"expiry of {admin.physical(table)}")
+        if stream and table is USAGE and (update := stream_update(found)):
+            admin.update(table, update)
+            completed += [] if table in missing else [f"stream of {admin.physical(table)}"]
     return Created(
         tuple(admin.physical(table) for table in missing),
         tuple(admin.physical(table) for table in TABLES if table not in missing),
@@ -249,12 +253,12 @@ class _Admin:
         )
 
     def add_index(self, table: Table, index: Index) -> None:
-        self._call(
-            "UpdateTable",
-            table,
-            AttributeDefinitions=table.attributes,
-            GlobalSecondaryIndexUpdates=[{"Create": _index(index)}],
-        )
+        update = {"AttributeDefinitions": table.attributes, "GlobalSecondaryIndexUpdates": [{"Create": _index(index)}]}
+        self.update(table, update)
+
+    def update(self, table: Table, update: Mapping[str, Any]) -> None:
+        self._call("UpdateTable", table, **update)
+        self.wait_until_ready(table)
 
     def expires(self, table: Table) -> bool:
         """Whether DynamoDB deletes the table's expired items."""

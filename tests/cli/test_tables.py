@@ -90,6 +90,19 @@ def test_describes(run: Run, url: str, prefix: str) -> None:
     assert by_name["DailyTotal"]["problem"] is None
 
 
+def test_a_stream_is_made_if_asked_for_and_described(run: Run, url: str, prefix: str) -> None:
+    run("tables", "create", "--store", url)
+    described = json.loads(run("tables", "describe", "--store", url, "--json").out)["tables"]
+    assert {table["stream_arn"] for table in described} == {table["stream_view"] for table in described} == {None}
+    ran = run("tables", "create", "--stream", "--store", url)
+    assert ran.out.splitlines()[-1] == f"Added: stream of {prefix}UsageAggSharded"
+    described = json.loads(run("tables", "describe", "--store", url, "--json").out)["tables"]
+    (arn,) = (table["stream_arn"] for table in described if table["stream_view"] == "NEW_IMAGE")
+    assert f"{prefix}UsageAggSharded" in arn
+    text = run("tables", "describe", "--store", url).out
+    assert [line.split() for line in text.splitlines() if "stream" in line] == [["stream", "NEW_IMAGE,", arn]]
+
+
 def test_missing_tables_are_described_too(run: Run, url: str) -> None:
     ran = run("tables", "describe", "--store", url)
     assert (ran.code, ran.out.count("MISSING"), ran.out.count("bedrock-budget tables create")) == (1, 6, 6)

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from bedrock_budget.core.keys import (
     ACTIVE_BUCKETS,
+    SLOT_SECS,
     UsageKey,
     active_bucket,
     active_key,
+    active_partition,
+    active_partitions,
     app_id_problem,
     date_key,
     id_problem,
@@ -183,3 +186,30 @@ def test_no_app_is_called_what_stands_for_all_apps() -> None:
     assert app_id_problem("*") == "must not be '*', which stands for all apps; leave the app out to mean them"
     assert app_id_problem("chat") is None
     assert app_id_problem("a#b") == id_problem("a#b")
+
+
+# --- the index of what was written lately
+
+
+@given(st.floats(0, 4e9), IDS)
+def test_a_write_is_listed_by_its_hour_and_by_any_time_around_it(epoch: float, key: str) -> None:
+    partition = active_partition(epoch, key)
+    hour = utc_hour(epoch)
+    assert partition.startswith(f"ACTIVE#{hour}#")
+    assert partition in active_partitions(hour)
+    assert partition in active_partitions(hour, epoch, epoch)
+    assert partition in active_partitions(hour, since_epoch=epoch - 5)
+    assert partition not in active_partitions(hour, since_epoch=epoch + SLOT_SECS)
+    assert partition not in active_partitions(hour, until_epoch=epoch - SLOT_SECS)
+
+
+def test_the_partitions_of_an_hour_are_those_of_its_slots_and_of_none() -> None:
+    hour = "2026012315"
+    begins = 1769180400
+    assert utc_hour(begins) == hour
+    assert len(set(active_partitions(hour))) == 7 * ACTIVE_BUCKETS
+    of_no_slot = [active_key(hour, bucket) for bucket in range(ACTIVE_BUCKETS)]
+    assert active_partitions(hour, since_epoch=begins + 3600) == of_no_slot
+    assert active_partitions(hour, until_epoch=begins - 1) == of_no_slot
+    assert active_partitions(hour, begins + 599, begins + 600) == [active_key(hour, n) for n in range(24)]
+    assert active_partition(begins + 3599, "123456789") == active_key(hour, 48 + active_bucket("123456789"))

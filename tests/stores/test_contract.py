@@ -201,6 +201,21 @@ def test_a_write_marks_its_key_active_whatever_its_day(store: Store) -> None:
     assert store.active_keys([HOUR]) == {key: 1}
 
 
+def test_keys_written_since_a_time_are_listed_and_older_ones_may_be(store: Store) -> None:
+    old, recent, again = new_key(), new_key(), new_key()
+    for key in (old, again):
+        store.write_batch(batch(key, new_writer(), 1, shard=1), now_epoch=NOW)
+    for key in (recent, again):
+        store.write_batch(batch(key, new_writer(), 1, shard=1), now_epoch=NOW + 1500)
+    listed = store.active_keys_since([HOUR], since_epoch=NOW + 1499, now_epoch=NOW + 1501)
+    assert set(listed) - {old} == {recent, again}
+    assert listed[recent] == 2
+    assert store.active_keys_since([HOUR], since_epoch=NOW, now_epoch=NOW + 1501).keys() == {old, recent, again}
+    # a writer's clock may be two minutes ahead
+    assert recent in store.active_keys_since([HOUR], since_epoch=NOW + 1380, now_epoch=NOW + 1381)
+    assert store.active_keys_since(["2026012314"], since_epoch=NOW, now_epoch=NOW + 1501) == {}
+
+
 # --- daily totals
 
 

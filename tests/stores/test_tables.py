@@ -199,3 +199,44 @@ def test_a_table_made_by_another_program_in_the_meantime_is_checked(
         with pytest.raises(StoreSetupError, match=r"Config has the key id \(partition\), not org_key"):
             create_tables(client, prefix)
         client.close()
+
+
+# --- the stream
+
+
+def stream(client: Any, prefix: str) -> Any:
+    return client.describe_table(TableName=f"{prefix}UsageAggSharded")["Table"].get("StreamSpecification")
+
+
+def test_the_usage_table_gets_a_stream_once_and_only_if_asked_for(dynamodb_client: Any, prefix: str) -> None:
+    create_tables(dynamodb_client, prefix)
+    assert not (stream(dynamodb_client, prefix) or {}).get("StreamEnabled")
+    assert create_tables(dynamodb_client, prefix, stream=True).completed == (f"stream of {prefix}UsageAggSharded",)
+    wanted = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    assert stream(dynamodb_client, prefix) == wanted
+    for again in (True, False):
+        assert create_tables(dynamodb_client, prefix, stream=again) == ((), physical(prefix), ())
+        assert stream(dynamodb_client, prefix) == wanted
+    delete_tables(dynamodb_client, prefix)
+    assert create_tables(dynamodb_client, prefix, stream=True) == (physical(prefix), (), ())
+    assert stream(dynamodb_client, prefix) == wanted
+
+
+def test_another_programs_stream_stays_as_it_is(dynamodb_client: Any, prefix: str) -> None:
+    create_tables(dynamodb_client, prefix)
+    keys_only = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    dynamodb_client.update_table(TableName=f"{prefix}UsageAggSharded", StreamSpecification=keys_only)
+    assert create_tables(dynamodb_client, prefix, stream=True).completed == ()
+    assert stream(dynamodb_client, prefix) == keys_only
+
+
+def test_a_missing_index_and_a_missing_stream_are_added_in_one_go(dynamodb_client: Any, prefix: str) -> None:
+    dynamodb_client.create_table(
+        TableName=f"{prefix}UsageAggSharded",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("shard_key", "date_key")],
+        KeySchema=USAGE.key.schema,
+        BillingMode="PAY_PER_REQUEST",
+    )
+    name = f"{prefix}UsageAggSharded"
+    done = create_tables(dynamodb_client, prefix, stream=True).completed
+    assert done == (f"index active_hour-index of {name}", f"stream of {name}")
