@@ -60,11 +60,12 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What a call costs, paired with plain boto3 in one run, and what it costs in DynamoDB units."""
+    """What a call costs, paired with plain boto3 in one run and in DynamoDB units; what a fleet overshoots."""
     install_wheel(session)
     session.install(*groups("test"))
     session.run("python", "tests/benchmarks/overhead.py", *session.posargs, env=INSTALLED)
     session.run("python", "tests/benchmarks/dynamodb_units.py", env=INSTALLED)
+    session.run("python", "tests/benchmarks/overshoot.py", env=INSTALLED)
 
 
 @nox.session
