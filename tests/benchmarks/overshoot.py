@@ -69,7 +69,7 @@ them (a test compares).
 Up to 10 processes the defaults cost no more than one write per request, because a second's calls go out in one write.
 In a large fleet each process makes so few calls that nothing merges, and each looks for itself.
 
-Most of what 1,000 processes pay is not the schedule's. A shard's item holds an entry for each of its writers, which is
+Much of what 1,000 processes pay is not the schedule's. A shard's item holds an entry for each of its writers, which is
 what counts every batch exactly once; 125 of them take it beyond 1 KB, so each write costs 2 units instead of 1, in both
 columns. More shards (`agg_shard_count`) make items smaller and looks dearer. Against writes of 1 unit, which a plain
 `ADD` that may count twice would cost, the adaptive figure is at most {bare:.1f} times as much (1,000 processes). Over
