@@ -25,14 +25,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedrock_budget import aggregator as aggregator_module
-from bedrock_budget.aggregator import FAILURES_A_PASS, KEYS_AT_ONCE, Aggregator, aggregator_for, lambda_handler, main
+from bedrock_budget.aggregator import Aggregator, aggregator_for, lambda_handler, main
 from bedrock_budget.clock import SystemClock
 from bedrock_budget.core.account import Amounts, Batch
 from bedrock_budget.core.errors import ConfigError, StoreError
 from bedrock_budget.core.keys import UsageKey, utc_hour
 from bedrock_budget.core.refresh import Intervals, total_is_stale
 from bedrock_budget.core.usage import Usage
+from bedrock_budget.passes import text_of
 from bedrock_budget.stores import DailyTotal, SQLiteStore, Store
+from bedrock_budget.summing import FAILURES_IN_A_ROW, KEYS_AT_ONCE
 from bedrock_budget.testing import ManualClock
 from bedrock_budget.writers import new_writer_id
 
@@ -229,6 +231,37 @@ def test_totals_never_go_down(
     assert cost(store) == 10
 
 
+# --- lag
+
+
+def test_the_lag_is_the_time_since_the_last_complete_pass_began(
+    aggregator: Aggregator, store: UnreliableStore, clock: ManualClock, writer: Writer
+) -> None:
+    def slow(name: str, subject: object) -> None:
+        if name == "read_shards":
+            clock.advance(7)
+
+    store.fails = slow
+    writer.write(5)
+    first = aggregator.run_pass()
+    assert (first.lag_secs, first.longest_lag_secs) == (7, None)
+    clock.advance(53)
+    assert aggregator.health()[1]["lag_secs"] == 60
+    store.reads_fail = AWAY
+    with pytest.raises(StoreError):
+        aggregator.run_pass()
+    clock.advance(100)
+    assert aggregator.health()[1]["lag_secs"] == 160  # a pass that failed has not made it shorter
+    store.come_back()
+    second = aggregator.run_pass()
+    assert (second.lag_secs, second.longest_lag_secs) == (7, 167)
+    assert aggregator.health()[1]["lag_secs"] == 7
+    clock.advance(53)
+    third = aggregator.run_pass()
+    assert (third.lag_secs, third.longest_lag_secs) == (7, 67)
+    assert text_of(third) == "1 keys, 0 totals written, 7.000 s, lag up to 67.0 s"
+
+
 # --- unchanged totals
 
 
@@ -287,12 +320,12 @@ def test_keys_that_are_no_longer_written_are_not_remembered(
 ) -> None:
     writer.write(5)
     aggregator.run_pass()
-    assert set(aggregator._written) == {KEY}
+    assert set(aggregator.summing.written) == {KEY}
     clock.advance(3 * 3600)
     aggregator.run_pass()
     clock.advance(60)
     aggregator.run_pass()
-    assert aggregator._written == {}
+    assert aggregator.summing.written == {}
 
 
 # --- failures
@@ -344,7 +377,7 @@ def test_a_pass_over_a_store_that_is_away_ends_early(
         store.calls.clear()
         with pytest.raises(StoreError):
             aggregator.run_pass()
-        assert store.count("read_shards") + store.count("write_total") <= FAILURES_A_PASS + 1
+        assert store.count("read_shards") + store.count("write_total") <= FAILURES_IN_A_ROW + 1
 
 
 def test_any_number_at_once_leave_the_right_totals(store: UnreliableStore, clock: ManualClock) -> None:
@@ -450,7 +483,14 @@ def test_health_is_a_pass_within_three_intervals(
 ) -> None:
     healthy, figures = aggregator.health()
     assert not healthy
-    assert figures == {"status": "failing", "last_pass": None, "age_secs": None, "last_error": None}
+    assert figures == {
+        "status": "failing",
+        "lag_secs": None,
+        "partition": "1/1",
+        "last_pass": None,
+        "age_secs": None,
+        "last_error": None,
+    }
     aggregator.run_pass()
     clock.advance(180)
     healthy, figures = aggregator.health()
@@ -502,12 +542,12 @@ def test_the_interval_and_the_shard_counts_come_from_the_configuration(
     url = f"sqlite:///{database}"
     made = aggregator_for(url, str(budget))
     assert made.interval_secs == 7
-    assert made._shards(KEY) == 16
-    assert made._shards(KEY._replace(scope="ORG#other")) == 4
+    assert made.summing.shards(KEY) == 16
+    assert made.summing.shards(KEY._replace(scope="ORG#other")) == 4
     assert aggregator_for(url, str(budget), 3.5).interval_secs == 3.5
     plain = aggregator_for(url, None)
     assert plain.interval_secs == 60
-    assert plain._shards(KEY) == 8
+    assert plain.summing.shards(KEY) == 8
     with pytest.raises(ConfigError):
         aggregator_for(url, "no/such/file.yaml")
 
