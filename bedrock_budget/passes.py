@@ -2,7 +2,7 @@
 
 A pass follows writes, not days: it lists the keys written since the last complete pass began, a little more where the
 store cannot tell so exactly, and sums all their shards, whatever their org day. The first pass lists 48 hours, the
-first of each UTC hour that hour and the one before. Totals never go down, so any number may run at once. A stopped
+first of each UTC hour that hour and the two before. Totals never go down, so any number may run at once. A stopped
 aggregator costs reads, not control: the clients then sum the shards themselves.
 """
 
@@ -131,14 +131,16 @@ class Aggregator:
         last = self.last_pass
         if last is None:
             return self._store.active_keys(recent_hours(began, FIRST_PASS_HOURS))
-        elapsed = max(int(began - last.began_at_epoch), 0)
-        hours = recent_hours(began, min(RECENT_HOURS + elapsed // 3600, FIRST_PASS_HOURS))
-        # Once an hour all of them: a mark later than `LOOK_BACK_SECS` allows (a slow index, a clock that was set back)
-        # may delay a total but not lose it.
-        if utc_hour(began) != utc_hour(last.began_at_epoch) or began < last.began_at_epoch:
-            return self._store.active_keys(hours)
+        if utc_hour(began) != utc_hour(last.began_at_epoch) and began > last.began_at_epoch:
+            # Once an hour all, and an hour more: a mark later than `LOOK_BACK_SECS` allows (a slow index, a clock that
+            # is wrong) may delay a total by up to an hour but not lose it.
+            hours = RECENT_HOURS + 1 + int(began - last.began_at_epoch) // 3600
+            return self._store.active_keys(recent_hours(began, min(hours, FIRST_PASS_HOURS)))
+        recent = recent_hours(began, RECENT_HOURS)
+        if began < last.began_at_epoch:  # the clock was set back: what the last pass took for lately is anybody's guess
+            return self._store.active_keys(recent)
         since = last.began_at_epoch - LOOK_BACK_SECS
-        return self._store.active_keys_since(hours, since_epoch=since, now_epoch=began)
+        return self._store.active_keys_since(recent, since_epoch=since, now_epoch=began)
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether a pass succeeded within the last three intervals, and the figures behind it.

@@ -1,6 +1,7 @@
 """What a pass costs grows with what was written since the one before, not with what there is."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from benchmarks.aggregator_scale import Fleet
@@ -64,19 +65,20 @@ def test_a_pass_over_idle_keys_costs_no_more_than_one_over_no_keys(fleet: Fleet)
     assert (idle.done.keys, idle.write_units) == (0, 0)
 
 
-def test_the_first_pass_of_an_hour_finds_what_an_index_far_behind_has_kept_back(fleet: Fleet) -> None:
+@pytest.mark.parametrize(("at_minute", "slow_minutes"), [(12, 59), (55, 30)])
+def test_the_first_pass_of_an_hour_finds_what_a_slow_clock_has_marked_in_the_past(
+    fleet: Fleet, at_minute: int, slow_minutes: int
+) -> None:
+    fleet.clock.advance(3600)
     fleet.run_pass(0)
+    fleet.run_pass((at_minute - fleet.clock.now().minute) * 60)
     now = fleet.clock.now()
-    for _ in range(40):
-        fleet.run_pass()
-    later = fleet.clock.now()
+    fleet.clock.set(now - timedelta(minutes=slow_minutes))
+    fleet.write(fleet.keys, 1)
     fleet.clock.set(now)
-    fleet.write(fleet.keys, 1)  # marked as it would have been 40 minutes ago
-    fleet.clock.set(later)
     assert fleet.run_pass().done.keys == 0
-    while not (cost := fleet.run_pass()).done.keys:
-        assert fleet.clock.now().hour == later.hour
-    assert cost.done.keys == KEYS
+    minutes = 60 - fleet.clock.now().minute
+    assert [fleet.run_pass().done.keys for _ in range(minutes)][-1] == KEYS
 
 
 def test_a_key_that_is_written_once_is_summed_by_the_next_pass_whenever_that_is(fleet: Fleet) -> None:

@@ -138,7 +138,8 @@ def main() -> None:
         show("idle for 1 minute", cost, active)
         while cost.done.keys:
             minutes, cost = minutes + 1, fleet.run_pass()
-            show(f"idle for {minutes} minutes", cost, active)
+            if minutes == 2 or not cost.done.keys:
+                show(f"idle for {minutes} minutes", cost, active)
         some = fleet.keys[::100]
         fleet.write(some, 3)
         show(f"1 % of the keys written ({len(some)})", fleet.run_pass(), active)
