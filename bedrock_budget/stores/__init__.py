@@ -13,6 +13,7 @@ from .contract import (
     SequenceConflict,
     ShardSum,
     Sticky,
+    Stop,
     Store,
     StoreSetupError,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "SequenceConflict",
     "ShardSum",
     "Sticky",
+    "Stop",
     "Store",
     "StoreSetupError",
     "default_store_url",

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.errors import StoreError
 from .contract import StoreSetupError
 from .sqlite_errors import BUSY_TIMEOUT_SECS, is_busy, leaves_connection_usable, store_error
-from .sqlite_statements import SCHEMA, SCHEMA_VERSION
+from .sqlite_statements import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from .urls import state_folder
 
 #: Marks the file as this library's (``PRAGMA application_id``): "BBdg".
@@ -163,11 +163,16 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     if version == SCHEMA_VERSION:
         return
     with _transaction(connection, "BEGIN IMMEDIATE"):
-        if _check_version(connection, path) == 0:  # else another process was faster
+        version = _check_version(connection, path)  # another process may have been faster
+        if version == 0:
             for statement in SCHEMA:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = 1
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextmanager
