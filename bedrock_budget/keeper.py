@@ -27,7 +27,7 @@ from .explanation import explain
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
 from .record import Decision, LabelStatus
-from .refusals import exhausted, not_portable, unknown_model, unknown_price
+from .refusals import exhausted, not_portable, stopped, unknown_model, unknown_price
 from .scopes import Route, ScopeDay, Snapshot
 from .status import read_status, route_in_force
 from .stores.contract import Store
@@ -73,8 +73,8 @@ class Keeper:
         """Decide where a call goes.
 
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
-        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError, and botocore's
-        ParamValidationError for a ``modelId`` that is not text.
+        Raises BudgetStopped, UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, StoreError, ConfigError, and
+        botocore's ParamValidationError for a ``modelId`` that is not text.
         """
         meter = self.meter
         if meter.deferred:
@@ -88,6 +88,8 @@ class Keeper:
         if degraded:
             self.scopes.check_store_error(day)
         snapshot = day.snapshot
+        if snapshot.stop is not None and (stop := snapshot.stop_at(now)):
+            raise stopped(meter, day, stop, asked, operation, degraded)
         if asked is None or asked == AUTO:
             first = snapshot.chain[0]
             explicit = False

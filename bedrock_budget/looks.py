@@ -4,14 +4,15 @@ The store is asked first and the scope changed afterwards, so a look that fails 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from math import inf
 from time import monotonic  # how long a store takes is real time, whatever the clock of the org days says
+from typing import Any
 
 from .clock import Clock
 from .core.account import Account
-from .core.budget import ScopeBudget
+from .core.budget import UNLABELLED, ScopeBudget
 from .core.errors import ConfigError, StoreError
 from .core.keys import UsageKey
 from .core.money import usd_text
@@ -20,11 +21,13 @@ from .core.selection import mode_of, sticky_target
 from .meter import Meter
 from .scopes import Route, ScopeDay, Snapshot
 from .stores.contract import Controls, ShardSum, Sticky, Store
+from .suspension import left_before_stop, note_stop, with_automatic_stop
 
 log = logging.getLogger("bedrock_budget")
 
 BudgetOf = Callable[[ScopeDay, Controls], ScopeBudget]
 SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
+Items = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]  # the Config items of an org and app
 
 #: A look that is overdue by its interval and this is not waited for any longer by the clock: the process was frozen.
 OVERDUE_SECS = 5.0
@@ -116,17 +119,30 @@ class Observer:
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
             scope.leave()
             return  # its next call enters another day or scope
+        if snapshot.stop is not None:  # at once, whatever becomes of the rest of the look
+            stopped = scope.snapshot.with_stop(snapshot.stop)
+            if scope.looked:  # who starts into a stop hears of it from its calls
+                note_stop(scope.snapshot.stop, stopped)
+            scope.snapshot = stopped
+        items = (controls.org_item, controls.app_item)
         # Who asks has not looked for a while, however little of it a clock that stands still in suspension shows.
         if begun >= scope.spend_due_at or not scope.looked or scope.asked:
             was_due = scope.sticky_is_due
             self._read_spend(scope, snapshot)
-            snapshot = self._advance_sticky(scope, snapshot)
-            scope.snapshot = snapshot
+            snapshot = self._advance_sticky(scope, snapshot, items)
+            snapshot = self._with_automatic_stop(scope, snapshot, items)
+            self._show(scope, snapshot)
             self._schedule(scope, snapshot, begun, was_due=was_due)
         else:
-            scope.snapshot = snapshot
-        scope.items = (controls.org_item, controls.app_item)
+            self._show(scope, self._with_automatic_stop(scope, snapshot, items))
+        scope.items = items
         scope.due_at = min(scope.spend_due_at, begun + CONTROLS_SECS)
+
+    @staticmethod
+    def _show(scope: ScopeDay, snapshot: Snapshot) -> None:
+        """Have calls decided by a new snapshot."""
+        note_stop(scope.snapshot.stop, snapshot)
+        scope.snapshot = snapshot
 
     def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
         snapshot = scope.snapshot
@@ -142,7 +158,27 @@ class Observer:
         if override is not None and override.label not in snapshot.routes and override != scope.snapshot.override:
             log.error("the override of %s names an unknown label: %r", snapshot.budget.scope, override.label)
         sticky = controls.sticky if snapshot.budget.sticky_fallback_enabled else None
-        return snapshot.with_controls(controls.override, sticky)
+        return snapshot.with_controls(controls.override, sticky, controls.stop)
+
+    def _with_automatic_stop(self, scope: ScopeDay, snapshot: Snapshot, items: Items) -> Snapshot:
+        return with_automatic_stop(
+            scope,
+            snapshot,
+            store=self._store,
+            now=self._clock.now(),
+            read_shards=self._read_shards,
+            still_configured=lambda: self._is_configured_by(scope, items),
+        )
+
+    def _is_configured_by(self, scope: ScopeDay, items: Items) -> bool:
+        """Whether the Config items are those that a look rests on: an operator may have raised a quota meanwhile, and
+        what is decided for the rest of the day must not rest on the old one."""
+        now_epoch = self._clock.now().timestamp()
+        budget = scope.snapshot.budget
+        controls = self._store.read_controls(
+            scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now_epoch, consistent=True
+        )
+        return items == (controls.org_item, controls.app_item)
 
     # -- spend
 
@@ -161,12 +197,16 @@ class Observer:
             else:
                 totals.append(route)
         shards += self._read_totals(scope, totals)
-        if shards:
-            self._read_shards([route.account for route in shards])
+        accounts = [route.account for route in shards]
+        if snapshot.budget.stop_at_pct is not None:
+            accounts += [account for account in snapshot.accounts if account.key.label == UNLABELLED]
+        if accounts:
+            self._read_shards(accounts)
 
     def _routes_to_read(self, scope: ScopeDay, snapshot: Snapshot) -> list[Route]:
-        """The labels a call may still go to; at the first look, all. Outside the ordering, those with a quota."""
-        if not scope.looked:
+        """The labels a call may still go to; at the first look, all. Outside the ordering, those with a quota. Where
+        the sum of all labels counts, all."""
+        if not scope.looked or snapshot.budget.stop_at_pct is not None:
             return list(snapshot.routes.values())
         others = [
             route for route in snapshot.routes.values() if route.position is None and route.quota_pico_usd is not None
@@ -183,7 +223,7 @@ class Observer:
         for route in routes:
             total = found.get(route.account.key)
             updated = None if total is None else total.updated_at_epoch
-            if route.quota_pico_usd is not None and total_is_stale(
+            if (route.quota_pico_usd is not None or scope.snapshot.budget.stop_at_pct is not None) and total_is_stale(
                 scope.intervals, now_epoch=now_epoch, updated_at_epoch=updated
             ):
                 stale.append(route)
@@ -204,7 +244,7 @@ class Observer:
 
     # -- the sticky state
 
-    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot) -> Snapshot:
+    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot, items: Items) -> Snapshot:
         """Move the sticky state on if the label it stands on, and all before it, are over by their shards."""
         start = snapshot.chain[snapshot.sticky]
         quota = start.quota_pico_usd
@@ -221,7 +261,9 @@ class Observer:
                 for each, cost in zip(snapshot.chain, settled, strict=True)
             )
             return snapshot
-        scope.sticky_is_due = False
+        scope.sticky_is_due = not self._is_configured_by(scope, items)
+        if scope.sticky_is_due:  # the next look, which is soon, will know
+            return snapshot
         sticky = self._store.advance_sticky(
             snapshot.budget.scope,
             scope.day.name,
@@ -242,7 +284,7 @@ class Observer:
             sticky.label,
             scope.day.ends_at.isoformat(),
         )
-        return snapshot.with_controls(snapshot.override, sticky)
+        return snapshot.with_controls(snapshot.override, sticky, snapshot.stop)
 
     # -- when to look again
 
@@ -271,6 +313,9 @@ class Observer:
             if its_rate > 0 and (quota - spend) / its_rate < secs_left:
                 remaining, rate = quota - spend, its_rate
                 secs_left = remaining / rate
+        before_stop = left_before_stop(scope, snapshot)
+        if before_stop is not None and before_stop[0] / before_stop[1] < secs_left:
+            remaining, rate = before_stop
         if scope.sticky_is_due and not was_due:  # the shards will show soon what effective spend already does
             previous = SHORTEST_SECS / 2
         scope.interval_secs = next_look_secs(

@@ -1,13 +1,17 @@
 """The errors of calls that are not sent: what was asked, why not, and what to do about it."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from .call import Call
-from .core.budget import UNLABELLED
+from .core.budget import AUTO, UNLABELLED
 from .core.errors import BodyNotPortable, UnknownModel, UnknownPrice
 from .core.money import usd_text
-from .errors import BudgetExhausted
+from .errors import BudgetExhausted, BudgetStopped
+from .meter import Meter
 from .scopes import Route, ScopeDay, Snapshot
+from .stores.contract import Stop
+from .suspension import stop_text
 
 
 def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
@@ -23,6 +27,33 @@ def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str
         retry_at,
         call.free(),
     )
+
+
+def stopped(meter: Meter, day: ScopeDay, stop: Stop, asked: object, operation: str, degraded: bool) -> BudgetStopped:
+    """The scope is stopped, whatever a call asks for."""
+    snapshot = day.snapshot
+    if asked is None or asked == AUTO:
+        route: Route | None = snapshot.chain[0]
+    else:
+        route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
+    account = (route or snapshot.chain[0]).account
+    call = Call(
+        meter,
+        account,
+        None,
+        None,
+        snapshot,
+        {},
+        None,
+        None,
+        route.label if route else UNLABELLED,
+        "stopped",
+        "tight" if route and account.spend >= route.tight_at else "normal",
+        day.day.name,
+        degraded,
+    )
+    stopped_at = datetime.fromtimestamp(stop.stopped_at_epoch, snapshot.budget.timezone)
+    return BudgetStopped(stop_text(stop, snapshot), operation, stop.stopped_by, stopped_at, stop.reason, call.free())
 
 
 def not_portable(first: Route, skipped: Iterable[Route]) -> BodyNotPortable:

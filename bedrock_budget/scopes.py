@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from math import inf
 from typing import Any, cast
@@ -16,7 +16,7 @@ from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
 from .core.refresh import FIRST_SECS, Intervals, is_surprising
 from .core.selection import Fits
-from .stores.contract import Override, Sticky
+from .stores.contract import Override, Sticky, Stop
 
 PriceOf = Callable[[ModelLabel, date], Price | None]
 AccountOf = Callable[[UsageKey, int], Account]
@@ -75,6 +75,14 @@ class Snapshot:
     override: Override | None
     override_route: Route | None
     accounts: tuple[Account, ...]  # all that the scope can spend from
+    stop: Stop | None = None  # as of the last look; see `stop_at`
+
+    def stop_at(self, now: datetime) -> Stop | None:
+        """The stop in force, if any; it may have expired since the last look."""
+        stop = self.stop
+        if stop is None or (stop.expires_at_epoch is not None and now.timestamp() >= stop.expires_at_epoch):
+            return None
+        return stop
 
     def override_at(self, now: datetime) -> Route | None:
         """The label of the override in force, if any; it may have expired since the last look."""
@@ -83,7 +91,11 @@ class Snapshot:
             return None
         return self.override_route
 
-    def with_controls(self, override: Override | None, sticky: Sticky | None) -> "Snapshot":
+    def with_stop(self, stop: Stop | None) -> "Snapshot":
+        """The same, stopped or not."""
+        return self if stop == self.stop else replace(self, stop=stop)
+
+    def with_controls(self, override: Override | None, sticky: Sticky | None, stop: Stop | None) -> "Snapshot":
         """The same budget under other controls. The sticky label counts by its name: the ordering may have changed."""
         ordering = self.budget.ordering
         place = ordering.index(sticky.label) if sticky is not None and sticky.label in ordering else 0
@@ -98,6 +110,7 @@ class Snapshot:
             override,
             self.routes.get(override.label) if override is not None else None,
             self.accounts,
+            stop,
         )
 
 
@@ -164,6 +177,7 @@ class ScopeDay:
         self.interval_secs: float | None = None
         self.failures = 0
         self.sticky_is_due = False  # effective spend is over, the shards do not show it yet
+        self.may_stop_itself = True  # no automatic stop of the day has been lifted, as far as is known
         self.seen: dict[str, tuple[int, float]] = {}  # label -> spend at the last look, and when
         self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
         self.expected: dict[str, float] = {}  # label -> pico-USD the fleet may spend until the next look
@@ -209,7 +223,9 @@ class ScopeDay:
         self._own_at_look = self._own()
 
     def follow(self, before: "ScopeDay") -> None:
-        """Take over what was spent and the store does not know yet: only its coming back ends that, not midnight."""
+        """Take over what was spent and the store does not know yet: only its coming back ends that, not midnight. So
+        with a stop: it stands until a look says otherwise."""
+        self.snapshot = self.snapshot.with_stop(before.snapshot.stop)
         if before.degraded:
             self._blind_before = before.blind_pico_usd()
             shared = set(before.snapshot.accounts).intersection(self.snapshot.accounts)  # it may be the same day

@@ -32,6 +32,7 @@ _APP_KEYS = {
     "refresh_interval_normal_secs",
     "refresh_interval_tight_secs",
     "sticky_fallback_enabled",
+    "stop_at_pct",
     "app_name",
     *_SETTINGS,
     *_NOT_YET,
@@ -219,9 +220,9 @@ def _resolve(
     scope_kind = _pick(org_layers, "quota_scope", values.quota_scope, problems)
     if scope_kind == "ORG":
         for path, layer in app_layers:
-            for key in {"quotas", "model_ordering"} & set(layer):
+            for key in {"quotas", "model_ordering", "stop_at_pct"} & set(layer):
                 problems.append(
-                    f"{path}.{key}: not possible under quota_scope: ORG, where all apps share one sticky state; "
+                    f"{path}.{key}: not possible under quota_scope: ORG, where all apps share one budget; "
                     "set it for the org, or use quota_scope: APP"
                 )
     elif app_id is None:
@@ -236,7 +237,9 @@ def _resolve(
     settings = {key: _pick(layers, key, check, problems) for key, check in values.SETTINGS.items()}
     for key, check in values.NOT_YET.items():
         _pick(layers, key, check, problems, optional=True)
+    stop_at_pct = _pick(layers, "stop_at_pct", values.stop_at_pct, problems, optional=True)
     if labels is not None and ordering is not None:
+        values.check_total(stop_at_pct, ordering, quotas, _path(layers, "stop_at_pct"), problems)
         _check_ordering(ordering, labels, quotas, _path(layers, "model_ordering"), problems)
         _check_hidden_orderings(layers, labels, problems)
     if problems or zone is None or ordering is None:
@@ -257,6 +260,7 @@ def _resolve(
         sticky_fallback_enabled=sticky,
         aggregator_interval_secs=numbers["aggregator_interval_secs"],
         settings=Settings(**{key: value for key, value in settings.items() if value is not None}),
+        stop_at_pct=stop_at_pct,
     )
 
 
