@@ -18,7 +18,7 @@ from .meter import Meter
 from .outcomes import outcome_of
 from .pools import Hold
 from .record import Record
-from .scopes import Route, Snapshot
+from .snapshots import Route, Snapshot
 
 log = logging.getLogger("bedrock_budget")
 

@@ -29,8 +29,9 @@ from .meter import CLOSE_SECS, Meter
 from .pool import Pool
 from .pools import Pools
 from .record import Decision, LabelStatus
-from .refusals import cost_limit, exhausted, exhausted_cap, not_portable, unknown_model, unknown_price
-from .scopes import Route, ScopeDay, Snapshot
+from .refusals import cost_limit, exhausted, exhausted_cap, not_portable, stopped, unknown_model, unknown_price
+from .scopes import ScopeDay
+from .snapshots import Route, Snapshot
 from .status import read_status, route_in_force
 from .stores.contract import Store
 
@@ -90,8 +91,8 @@ class Keeper:
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
         ``make_body`` gives the request with the body for a call's label, for each label tried. ``max_cost_pico_usd``:
         refuse it if it could cost more. ``dry``: nothing is held for it.
-        Raises UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, CostLimitExceeded, StoreError,
-        ConfigError, and botocore's ParamValidationError for a ``modelId`` that is not text.
+        Raises BudgetStopped, UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, CostLimitExceeded,
+        StoreError, ConfigError, and botocore's ParamValidationError for a ``modelId`` that is not text.
         """
         meter = self.meter
         if meter.deferred:
@@ -105,6 +106,8 @@ class Keeper:
         if degraded:
             self.scopes.check_store_error(day)
         snapshot = day.snapshot
+        if snapshot.stop is not None and (stop := snapshot.stop_at(now)):
+            raise stopped(meter, day, stop, asked, operation, degraded)
         if asked is None or asked == AUTO:
             first = snapshot.chain[0]
             explicit = False

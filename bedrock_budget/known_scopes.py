@@ -21,7 +21,8 @@ from .meter import Meter
 from .pools import Pools
 from .prices import bundled
 from .refresher import Refresher
-from .scopes import ScopeDay, Snapshot, snapshot_of
+from .scopes import ScopeDay
+from .snapshots import Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
 
 P = ParamSpec("P")

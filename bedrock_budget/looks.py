@@ -4,10 +4,11 @@ The store is asked first and the scope changed afterwards, so a look that fails 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from math import inf
 from time import monotonic  # how long a store takes is real time, whatever the clock of the org days says
+from typing import Any
 
 from .clock import Clock
 from .core.account import Account
@@ -18,13 +19,16 @@ from .core.money import usd_text
 from .core.refresh import CONTROLS_SECS, SHORTEST_SECS, Intervals, total_is_stale
 from .core.selection import sticky_target
 from .meter import Meter
-from .scopes import Route, ScopeDay, Snapshot
+from .scopes import ScopeDay
+from .snapshots import Cap, Route, Snapshot
 from .stores.contract import Controls, ShardSum, Sticky, Store
+from .suspension import note_stop, with_automatic_stop
 
 log = logging.getLogger("bedrock_budget")
 
 BudgetOf = Callable[[ScopeDay, Controls], ScopeBudget]
 SnapshotOf = Callable[[ScopeBudget, ScopeDay], Snapshot]
+Items = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]  # the Config items of an org and app
 
 #: A call waits for a look that is overdue by this, unless the store is in trouble: the process was frozen. So no call
 #: goes by controls that are older than `CONTROLS_SECS` and this.
@@ -113,12 +117,26 @@ class Observer:
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
             scope.leave()
             return  # its next call enters another day or scope
+        if snapshot.stop is not None:  # at once, whatever becomes of the rest of the look
+            stopped = scope.snapshot.with_stop(snapshot.stop)
+            if scope.looked:  # who starts into a stop hears of it from its calls
+                note_stop(scope.snapshot.stop, stopped)
+            scope.snapshot = stopped
+        items = (controls.org_item, controls.app_item)
         # Who asks has not looked for a while, however little of it a clock that stands still in suspension shows.
         if begun >= scope.schedule.due_at_secs or not scope.looked or scope.asked:
-            snapshot = self._look_at_spend(scope, snapshot, begun)
-        scope.snapshot = snapshot
-        scope.items = (controls.org_item, controls.app_item)
+            snapshot = self._look_at_spend(scope, snapshot, items, begun)
+        else:
+            snapshot = self._with_automatic_stop(scope, snapshot, items)
+        self._show(scope, snapshot)
+        scope.items = items
         scope.due_at = min(scope.schedule.due_at_secs, begun + CONTROLS_SECS)
+
+    @staticmethod
+    def _show(scope: ScopeDay, snapshot: Snapshot) -> None:
+        """Have calls decided by a new snapshot."""
+        note_stop(scope.snapshot.stop, snapshot)
+        scope.snapshot = snapshot
 
     def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
         snapshot = scope.snapshot
@@ -134,51 +152,74 @@ class Observer:
         if override is not None and override.label not in snapshot.routes and override != scope.snapshot.override:
             log.error("the override of %s names an unknown label: %r", snapshot.budget.scope, override.label)
         sticky = controls.sticky if snapshot.budget.sticky_fallback_enabled else None
-        return snapshot.with_controls(controls.override, sticky)
+        return snapshot.with_controls(controls.override, sticky, controls.stop)
+
+    def _with_automatic_stop(self, scope: ScopeDay, snapshot: Snapshot, items: Items) -> Snapshot:
+        return with_automatic_stop(
+            scope,
+            snapshot,
+            store=self._store,
+            now=self._clock.now(),
+            read_shards=self._read_shards,
+            still_configured=lambda: self._is_configured_by(scope, items),
+        )
+
+    def _is_configured_by(self, scope: ScopeDay, items: Items) -> bool:
+        """Whether the Config items are those that a look rests on: an operator may have raised a quota meanwhile, and
+        what is decided for the rest of the day must not rest on the old one."""
+        now_epoch = self._clock.now().timestamp()
+        budget = scope.snapshot.budget
+        controls = self._store.read_controls(
+            scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now_epoch, consistent=True
+        )
+        return items == (controls.org_item, controls.app_item)
 
     # -- spend
 
-    def _look_at_spend(self, scope: ScopeDay, snapshot: Snapshot, begun: float) -> Snapshot:
+    def _look_at_spend(self, scope: ScopeDay, snapshot: Snapshot, items: Items, begun: float) -> Snapshot:
         """Read what the schedule asks for, move the sticky state on if it is time, and schedule the next look."""
         intervals = snapshot.intervals
-        labels = tuple(snapshot.routes.values())
+        watched = snapshot.watched
         read: set[str] = set()
         while True:
-            shards, totals = scope.schedule.to_read(intervals, labels, snapshot.sticky)
-            shards = [route for route in shards if route.label not in read]
-            totals = [route for route in totals if route.label not in read]
+            shards, totals = scope.schedule.to_read(intervals, watched, snapshot.sticky)
+            shards = [each for each in shards if each.label not in read]
+            totals = [each for each in totals if each.label not in read]
             if not shards and not totals:
                 break
-            read.update(route.label for route in (*shards, *totals))
+            read.update(each.label for each in (*shards, *totals))
             shards += self._read_totals(intervals, totals)
             if shards:
-                self._read_shards([route.account for route in shards])
+                self._read_shards([account for each in shards for account in each.accounts])
         sticky_is_due = False
         if self._sticky_is_over(snapshot):
             read.update(route.label for route in snapshot.chain)
-            snapshot, sticky_is_due = self._advance_sticky(scope, snapshot)
+            snapshot, sticky_is_due = self._advance_sticky(scope, snapshot, items)
+        snapshot = self._with_automatic_stop(scope, snapshot, items)
         scope.schedule = scope.schedule.after_look(
-            intervals, labels, read, begun_secs=begun, sticky=snapshot.sticky, sticky_is_due=sticky_is_due
+            intervals, watched, read, begun_secs=begun, sticky=snapshot.sticky, sticky_is_due=sticky_is_due
         )
         return snapshot
 
-    def _read_totals(self, intervals: Intervals, routes: Sequence[Route]) -> list[Route]:
-        """Take the daily totals. Returns the routes whose total is too old to decide from."""
-        if not routes:
+    def _read_totals(self, intervals: Intervals, watched: Sequence[Route | Cap]) -> list[Route | Cap]:
+        """Take the daily totals. Returns what of it is too old to decide from."""
+        if not watched:
             return []
-        found = self._store.read_totals([route.account.key for route in routes])
+        found = self._store.read_totals({account.key for each in watched for account in each.accounts})
         now_epoch = self._clock.now().timestamp()
-        stale: list[Route] = []
-        for route in routes:
-            total = found.get(route.account.key)
-            updated = None if total is None else total.updated_at_epoch
-            if route.quota_pico_usd is not None and total_is_stale(
-                intervals, now_epoch=now_epoch, updated_at_epoch=updated
+        stale: list[Route | Cap] = []
+        for each in watched:
+            totals = [(account, found.get(account.key)) for account in each.accounts]
+            if each.quota_pico_usd is not None and any(
+                total_is_stale(intervals, now_epoch=now_epoch, updated_at_epoch=total and total.updated_at_epoch)
+                for _, total in totals
             ):
-                stale.append(route)
-            elif total is not None:
-                with self._meter.lock:
-                    route.account.saw_total(total.amounts.cost_pico_usd, total.updated_at_epoch)
+                stale.append(each)
+                continue
+            with self._meter.lock:
+                for account, total in totals:
+                    if total is not None:
+                        account.saw_total(total.amounts.cost_pico_usd, total.updated_at_epoch)
         return stale
 
     def _read_shards(self, accounts: Sequence[Account]) -> dict[UsageKey, ShardSum]:
@@ -186,7 +227,7 @@ class Observer:
         writer_id = self._meter.writer_id
         sums = self._store.read_shards({each.key: each.shard_count for each in accounts}, writer_id=writer_id)
         with self._meter.lock:
-            for account in accounts:
+            for account in dict.fromkeys(accounts):
                 found = sums[account.key]
                 account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
         return dict(sums)
@@ -200,7 +241,7 @@ class Observer:
         quota = start.quota_pico_usd
         return snapshot.budget.sticky_fallback_enabled and quota is not None and start.account.spend >= quota
 
-    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot) -> tuple[Snapshot, bool]:
+    def _advance_sticky(self, scope: ScopeDay, snapshot: Snapshot, items: Items) -> tuple[Snapshot, bool]:
         """Move the sticky state on if the label it stands on, and all before it, are over by their shards. Also:
         whether that is still to come, because the shards do not show it yet."""
         accounts = [route.account for route in snapshot.chain]
@@ -212,6 +253,8 @@ class Observer:
                 each.quota_pico_usd is not None and cost >= each.quota_pico_usd
                 for each, cost in zip(snapshot.chain, settled, strict=True)
             )
+        if not self._is_configured_by(scope, items):
+            return snapshot, True  # the next look, which is soon, will know
         sticky = self._store.advance_sticky(
             snapshot.budget.scope,
             scope.day.name,
@@ -232,4 +275,4 @@ class Observer:
             sticky.label,
             scope.day.ends_at.isoformat(),
         )
-        return snapshot.with_controls(snapshot.override, sticky), False
+        return snapshot.with_controls(snapshot.override, sticky, snapshot.stop), False

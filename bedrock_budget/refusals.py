@@ -1,13 +1,18 @@
 """The errors of calls that are not sent: what was asked, why not, and what to do about it."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from .call import Call
-from .core.budget import UNLABELLED
+from .core.budget import AUTO, UNLABELLED
 from .core.errors import BodyNotPortable, CostLimitExceeded, UnknownModel, UnknownPrice
 from .core.money import usd_text
-from .errors import BudgetExhausted
-from .scopes import Cap, Route, ScopeDay, Snapshot
+from .errors import BudgetExhausted, BudgetStopped
+from .meter import Meter
+from .scopes import ScopeDay
+from .snapshots import Cap, Route, Snapshot
+from .stores.contract import Stop
+from .suspension import stop_text
 
 
 def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
@@ -29,10 +34,10 @@ def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str
 def exhausted_cap(call: Call, day: ScopeDay, cap: Cap, operation: str) -> BudgetExhausted:
     """A limit over all labels is used up."""
     budget = call.snapshot.budget
-    whose = f"all apps of org {budget.org_id}" if cap.name.startswith("org_") else f"all labels of {budget.scope}"
+    whose = f"all apps of org {budget.org_id}" if cap.label.startswith("org_") else f"all labels of {budget.scope}"
     retry_at = day.day.ends_at.astimezone(budget.timezone)
     return BudgetExhausted(
-        f"the daily total of {whose} is used up ({usd_text(cap.spend)} of {cap.name} {usd_text(cap.quota_pico_usd)}); "
+        f"the daily total of {whose} is used up ({usd_text(cap.spend)} of {cap.label} {usd_text(cap.quota_pico_usd)}); "
         f"it starts again at {retry_at.isoformat()}",
         operation,
         retry_at,
@@ -48,6 +53,33 @@ def cost_limit(call: Call, worst_case: int, limit: int) -> CostLimitExceeded:
         f"max_cost_usd_micros ({usd_text(limit)}): give it a lower limit of output tokens or less input, or raise "
         "max_cost_usd_micros"
     )
+
+
+def stopped(meter: Meter, day: ScopeDay, stop: Stop, asked: object, operation: str, degraded: bool) -> BudgetStopped:
+    """The scope is stopped, whatever a call asks for."""
+    snapshot = day.snapshot
+    if asked is None or asked == AUTO:
+        route: Route | None = snapshot.chain[0]
+    else:
+        route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
+    account = (route or snapshot.chain[0]).account
+    call = Call(
+        meter,
+        account,
+        None,
+        None,
+        snapshot,
+        {},
+        None,
+        None,
+        route.label if route else UNLABELLED,
+        "stopped",
+        "tight" if route and account.spend >= route.tight_at else "normal",
+        day.day.name,
+        degraded,
+    )
+    stopped_at = datetime.fromtimestamp(stop.stopped_at_epoch, snapshot.budget.timezone)
+    return BudgetStopped(stop_text(stop, snapshot), operation, stop.stopped_by, stopped_at, stop.reason, call.free())
 
 
 def not_portable(first: Route, skipped: Iterable[Route]) -> BodyNotPortable:

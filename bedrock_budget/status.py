@@ -10,7 +10,8 @@ from .core.selection import Choice, mode_of, select
 from .explanation import percent
 from .meter import Meter
 from .record import LabelStatus
-from .scopes import Route, ScopeDay, Snapshot
+from .scopes import ScopeDay
+from .snapshots import Route, Snapshot
 from .stores.contract import Store
 
 
@@ -32,7 +33,7 @@ def read_status(day: ScopeDay, now: datetime, store: Store, meter: Meter) -> lis
             found = sums[account.key]
             unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
             amounts.append((found.amounts.plus(unseen), account.outcome_counts()))
-    in_force = route_in_force(snapshot, now)
+    in_force = None if snapshot.stop_at(now) else route_in_force(snapshot, now)
     rows: list[LabelStatus] = []
     for route, (spent, counts) in zip(snapshot.chain, amounts, strict=True):
         quota = route.quota_pico_usd
@@ -54,7 +55,7 @@ def read_status(day: ScopeDay, now: datetime, store: Store, meter: Meter) -> lis
 
 
 def route_in_force(snapshot: Snapshot, now: datetime) -> Route | None:
-    """Where a call that names no label goes now; None if nowhere."""
+    """Where a call that names no label goes now, or would go if nothing were stopped; None if nowhere."""
     override = snapshot.override_at(now)
     outcome = select(snapshot.chain, 0, False, snapshot.sticky, override, None, snapshot.serve_last)
     if isinstance(outcome, Choice):

@@ -18,7 +18,7 @@ from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.keeper import Keeper
 from bedrock_budget.scopes import ScopeDay
-from bedrock_budget.stores import Controls, DailyTotal, MemoryStore, Override, ShardSum, Sticky, Store
+from bedrock_budget.stores import Controls, DailyTotal, MemoryStore, Override, ShardSum, Sticky, Stop, Store
 from bedrock_budget.testing import ManualClock
 
 T = TypeVar("T")
@@ -96,12 +96,16 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
         listed = list(hours)
         return self._do("active_keys", listed, False, lambda: self.inner.active_keys(listed))
 
-    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+    def read_controls(
+        self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False
+    ) -> Controls:
         return self._do(
             "read_controls",
             (org_id, app_id, day),
             False,
-            lambda: self.inner.read_controls(org_id, app_id, scope=scope, day=day, now_epoch=now_epoch),
+            lambda: self.inner.read_controls(
+                org_id, app_id, scope=scope, day=day, now_epoch=now_epoch, consistent=consistent
+            ),
         )
 
     def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
@@ -115,6 +119,18 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
 
     def clear_override(self, org_id: str, app_id: str | None) -> bool:
         return self.inner.clear_override(org_id, app_id)
+
+    def put_stop(self, org_id: str, stop: Stop) -> None:
+        self.inner.put_stop(org_id, stop)
+
+    def put_automatic_stop(self, org_id: str, stop: Stop, *, day: str) -> Stop | None:
+        return self._do("put_automatic_stop", stop, True, lambda: self.inner.put_automatic_stop(org_id, stop, day=day))
+
+    def lift_stop(self, org_id: str, app_id: str | None, *, lifted_by: str, now_epoch: int) -> Stop | None:
+        return self.inner.lift_stop(org_id, app_id, lifted_by=lifted_by, now_epoch=now_epoch)
+
+    def stops(self, org_id: str, *, now_epoch: float) -> list[Stop]:
+        return self.inner.stops(org_id, now_epoch=now_epoch)
 
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         self.inner.put_config(org_id, app_id, item)

@@ -61,14 +61,14 @@ def test_a_scope_can_spend_from_all_its_labels_and_from_what_has_none() -> None:
 def test_other_controls_leave_the_budget_as_it_is() -> None:
     snapshot = snapshot_for()
     override = Override("economy", "why", "who", 0, 10)
-    changed = snapshot.with_controls(override, Sticky("standard", 7, "", "", 0, 10))
+    changed = snapshot.with_controls(override, Sticky("standard", 7, "", "", 0, 10), None)
     assert changed.sticky == 1  # by its name
     assert changed.override_route is snapshot.routes["economy"]
     assert changed.routes is snapshot.routes
     assert changed.accounts is snapshot.accounts
-    back = changed.with_controls(None, None)
+    back = changed.with_controls(None, None, None)
     assert (back.sticky, back.override, back.override_route) == (0, None, None)
-    assert snapshot.with_controls(override._replace(label="gone"), None).override_route is None
+    assert snapshot.with_controls(override._replace(label="gone"), None, None).override_route is None
 
 
 def spent(process: ByHand, usd_micros: int) -> ScopeDay:

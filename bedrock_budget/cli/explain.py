@@ -10,7 +10,7 @@ from ..clock import Clock
 from ..core.errors import BudgetError, ConfigError, StoreError
 from .exits import DONE, REFUSED
 from .options import AddParser, add_command, add_scope, note, opened
-from .table_text import iso
+from .table_text import iso, one_line
 
 _DESCRIPTION = """\
 Where the next call of an app would go, and why: decides as the library does, but sends and changes nothing. It
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, clock: Clock) -> int:
         whose = {"org_id": args.org, "app_id": args.app}
         print(json.dumps({**whose, **shown, "refusal": None if refusal is None else _refusal(refusal)}, indent=2))
     elif refusal is not None:
-        print(f"The call would be refused ({type(refusal).__name__}): {_message(refusal)}")
+        print(f"The call would be refused ({type(refusal).__name__}): {one_line(_message(refusal))}")
     else:
         print(shown["explanation"])
     return DONE if refusal is None else REFUSED
@@ -76,8 +76,12 @@ def _of_record(refusal: BudgetError) -> dict[str, Any]:
 
 def _refusal(refusal: BudgetError) -> dict[str, Any]:
     retry_at: datetime | None = getattr(refusal, "retry_at", None)
+    stopped_at: datetime | None = getattr(refusal, "stopped_at", None)
     return {
         "error": type(refusal).__name__,
         "message": _message(refusal),
         "retry_at": None if retry_at is None else iso(retry_at),
+        "stopped_by": getattr(refusal, "stopped_by", None),
+        "stopped_at": None if stopped_at is None else iso(stopped_at),
+        "why": getattr(refusal, "why", None),
     }

@@ -81,16 +81,25 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def opened(args: argparse.Namespace, clock: Clock, *, looking_only: bool = False) -> "Generator[Orgs]":
+def opened(
+    args: argparse.Namespace, clock: Clock, *, looking_only: bool = False, config_needed: bool = True
+) -> "Generator[Orgs]":
     """The store and configuration that a command's options name.
 
-    ``looking_only``: the command shows things and must leave everything as it is.
+    ``looking_only``: the command shows things and must leave everything as it is. ``config_needed`` False: a mistake
+    in the configuration file is only noted.
     Raises ConfigError.
     """
     from ..config import load_budgets  # noqa: PLC0415
     from .orgs import Orgs  # noqa: PLC0415
 
-    budgets = load_budgets(args.config)
+    try:
+        budgets = load_budgets(args.config)
+    except ConfigError as exc:
+        if config_needed:
+            raise
+        note(f"going on without the configuration: {exc}")
+        budgets = None
     store = shared_store(args.store, looking_only=looking_only)
     try:
         yield Orgs(store, budgets, clock)

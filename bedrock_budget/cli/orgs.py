@@ -13,7 +13,7 @@ from ..keeper import Keeper
 from ..stores.contract import Controls
 
 if TYPE_CHECKING:
-    from ..stores import Store
+    from ..stores import Stop, Store
 
 
 class Orgs:
@@ -51,6 +51,10 @@ class Orgs:
         """As the store's ``read_controls``, at this time."""
         now_epoch = self.clock.now().timestamp()
         return self.store.read_controls(org_id, app_id, scope=scope, day=day, now_epoch=now_epoch)
+
+    def stops(self, org_id: str) -> "list[Stop]":
+        """The stops in force of an org and its apps, at this time."""
+        return self.store.stops(org_id, now_epoch=self.clock.now().timestamp())
 
     def is_configured(self, org_id: str) -> bool:
         """Whether anything is known of an org's budget."""

@@ -1,10 +1,8 @@
 """``bedrock-budget override``: pin a label for an org or app, or remove the pin."""
 
 import argparse
-import getpass
 import json
-import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import Clock
@@ -14,6 +12,7 @@ from ..core.errors import ConfigError
 from ..core.keys import scope_key
 from .exits import DONE
 from .options import AddParser, add_command, add_group, add_scope, identifier, note, opened
+from .steering import APP_HELP, FOLLOW, UNTIL, reason_of, until, who, zone_of
 from .table_text import clock_time, iso, one_line, span
 
 if TYPE_CHECKING:
@@ -28,24 +27,18 @@ _CLEAR = """\
 Remove a pin, and forget today's fallbacks, so that calls start at the head of the ordering again and a raised quota
 takes effect at once. A label that is still over its quota is left again. Processes follow within 60 seconds."""
 
-_APP_HELP = "only this app (default: all apps of the org)"
-_UNTIL_HELP = "90m, 2h, 1d (24 hours), or a time in ISO 8601 (default: the next org midnight)"
-
-_DURATION = re.compile(r"(\d{1,6})([mhd])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
-
 
 def register(add_parser: AddParser) -> None:
     """Add the commands."""
     add = add_group(add_parser, "override", summary="pin a label, or remove the pin", description=_SET)
     parser = add_command(add, "set", run_set, summary="pin a label", description=_SET)
-    add_scope(parser, org_required=True, app_help=_APP_HELP)
+    add_scope(parser, org_required=True, app_help=APP_HELP)
     parser.add_argument("--label", metavar="LABEL", type=identifier, required=True, help="the label to pin")
     parser.add_argument("--reason", metavar="TEXT", required=True, help="why; shown to whoever asks")
-    parser.add_argument("--until", metavar="TIME", help=_UNTIL_HELP)
+    parser.add_argument("--until", metavar="TIME", help=f"{UNTIL} (default: the next org midnight)")
     parser.add_argument("--by", metavar="NAME", help="who pins it (default: your user name)")
     parser = add_command(add, "clear", run_clear, summary="remove the pin and today's fallbacks", description=_CLEAR)
-    add_scope(parser, org_required=True, app_help=_APP_HELP)
+    add_scope(parser, org_required=True, app_help=APP_HELP)
 
 
 # -- set
@@ -56,9 +49,7 @@ def run_set(args: argparse.Namespace, clock: Clock) -> int:
     from ..stores import Override  # noqa: PLC0415
     from .orgs import place_name  # noqa: PLC0415
 
-    reason = args.reason.strip()
-    if not reason:
-        raise ConfigError("--reason: is empty; say why, for whoever finds the pin")
+    reason = reason_of(args, "pin")
     now = clock.now()
     with opened(args, clock) as orgs:
         budget = _budget(orgs, args.org, args.app)
@@ -70,8 +61,8 @@ def run_set(args: argparse.Namespace, clock: Clock) -> int:
             )
         elif remark := orgs.remark(args.org, args.app):
             note(remark)
-        expires = _until(args.until, now, budget)
-        override = Override(args.label, reason, args.by or _user_name(), int(now.timestamp()), int(expires.timestamp()))
+        expires = _expiry(args.until, now, budget)
+        override = Override(args.label, reason, who(args), int(now.timestamp()), int(expires.timestamp()))
         before = _pins(orgs, args.org, args.app)
         kept = _apps_with_pins(orgs, args.org) if args.app is None else []
         orgs.store.put_override(args.org, args.app, override)
@@ -90,49 +81,24 @@ def run_set(args: argparse.Namespace, clock: Clock) -> int:
             )
         )
         return DONE
-    zone = _zone(budget)
+    zone = zone_of(budget)
     whose = place_name(args.org, args.app) + (" (all apps)" if args.app is None else "")
     print(f"Pinned {whose} to {args.label} until {clock_time(expires, *zone)}, in {span(expires - now)}.")
     if before.own is not None:
         print(f"It replaces {_described(before.own, zone)}")
     if kept:
         print(f"Apps with a pin of their own keep it: {', '.join(kept)}")
-    print("Processes follow within 60 seconds.")
+    print(FOLLOW)
     return DONE
 
 
-def _until(text: str | None, now: datetime, budget: ScopeBudget | None) -> datetime:
-    """When a pin expires. A time without an offset is one on the org's clock."""
-    if text is None:
-        if budget is None:
-            raise ConfigError("--until: is needed, since without a configuration the org's midnight is not known")
-        return org_day(now, budget.timezone).ends_at
-    duration = _DURATION.fullmatch(text)
-    try:
-        if duration:
-            expires = now + int(duration[1]) * _UNITS[duration[2]]
-        else:
-            expires = datetime.fromisoformat(text)
-            if expires.tzinfo is None:
-                if budget is None:
-                    raise ConfigError(
-                        f"--until: {text!r} has no offset, and without a configuration the org's time zone is not "
-                        "known; add one (2026-01-31T18:00Z)"
-                    )
-                expires = expires.replace(tzinfo=budget.timezone)
-        expires = expires.astimezone(_zone(budget)[0])  # which the last days of the calendar do not survive
-    except (ValueError, OverflowError):
-        raise ConfigError(f"--until: must be 90m, 2h, 1d or a time such as 2026-01-31T18:00, got {text!r}") from None
-    if int(expires.timestamp()) <= now.timestamp():
-        raise ConfigError(f"--until: {text!r} is not in the future; it is now {clock_time(now, *_zone(budget))}")
-    return expires
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
-        raise ConfigError("--by: your user name is not known here; say who you are") from None
+def _expiry(text: str | None, now: datetime, budget: ScopeBudget | None) -> datetime:
+    """When a pin expires."""
+    if text is not None:
+        return until(text, now, budget)
+    if budget is None:
+        raise ConfigError("--until: is needed, since without a configuration the org's midnight is not known")
+    return org_day(now, budget.timezone).ends_at
 
 
 # -- clear
@@ -172,7 +138,7 @@ def run_clear(args: argparse.Namespace, clock: Clock) -> int:
             )
         )
         return DONE
-    zone = _zone(budget)
+    zone = zone_of(budget)
     whose = place_name(args.org, args.app)
     if before.own is not None:
         print(f"Removed from {whose} {_described(before.own, zone)}")
@@ -187,7 +153,7 @@ def run_clear(args: argparse.Namespace, clock: Clock) -> int:
     if kept:
         print(f"Apps with a pin of their own keep it: {', '.join(kept)}")
     if removed or forgotten:
-        print("Processes follow within 60 seconds.")
+        print(FOLLOW)
     return DONE
 
 
@@ -236,10 +202,6 @@ def _pins(orgs: "Orgs", org_id: str, app_id: str | None) -> _Pins:
 
 def _apps_with_pins(orgs: "Orgs", org_id: str) -> list[str]:
     return [app_id for app_id in orgs.app_ids(org_id) if _pins(orgs, org_id, app_id).own is not None]
-
-
-def _zone(budget: ScopeBudget | None) -> tuple[tzinfo, str]:
-    return (UTC, "UTC") if budget is None else (budget.timezone, budget.timezone_name)
 
 
 def _described(pin: "Override", zone: tuple[tzinfo, str]) -> str:

@@ -11,12 +11,13 @@ from ..clock import Clock
 from ..core.errors import ConfigError
 from .exits import DONE
 from .options import AddParser, add_command, add_scope, note, opened
+from .stop import described
 from .table_text import aligned, clock_time, day_text, dollars_column, iso, one_line, percent_cell, span
 
 if TYPE_CHECKING:
     from ..keeper import Keeper
     from ..record import LabelStatus
-    from ..stores import Override
+    from ..stores import Override, Stop
     from .orgs import Orgs
 
 _DESCRIPTION = """\
@@ -49,6 +50,7 @@ class ScopeStatus:
     model_id_in_force: str | None
     sticky_label: str | None
     override: "Override | None"
+    stop: "Stop | None"
     labels: "Sequence[LabelStatus]"
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class ScopeStatus:
             "model_id_in_force": self.model_id_in_force,
             "sticky_label": self.sticky_label,
             "override": None if self.override is None else self.override._asdict(),
+            "stop": None if self.stop is None else self.stop._asdict(),
             "labels": [_figures(label) for label in self.labels],
         }
 
@@ -134,13 +137,15 @@ def _places(orgs: "Orgs", org_id: str, app_id: str | None) -> list[tuple[str | N
 def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | None) -> ScopeStatus:
     scope = keeper.scopes.enter(org_id, entered)
     labels = keeper.status(scope)
+    now = keeper.clock.now()
     day = scope.day
     assert day is not None
     if isinstance(day.error, ConfigError):
         raise day.error
     snapshot = day.snapshot
+    stop = snapshot.stop_at(now)
     in_force = next((label.label for label in labels if label.in_force), None)
-    if in_force is None and snapshot.override_route is not None:
+    if in_force is None and stop is None and snapshot.override_route is not None:
         in_force = snapshot.override_route.label  # pinned to a label outside the ordering
     return ScopeStatus(
         org_id=org_id,
@@ -155,6 +160,7 @@ def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | Non
         model_id_in_force=None if in_force is None else snapshot.routes[in_force].model_id,
         sticky_label=snapshot.chain[snapshot.sticky].label if snapshot.sticky else None,
         override=snapshot.override,
+        stop=stop,
         labels=labels,
     )
 
@@ -171,7 +177,10 @@ def _text(status: ScopeStatus, now: datetime) -> str:
         f"the next one starts in {span(status.next_day_at - now)}",
         *aligned(rows, left=(0, _STATE_COLUMN), indent=2),
     ]
-    if status.label_in_force is None:
+    if status.stop is not None:
+        whose = "All apps of the org are" if status.stop.app_id is None else "It is"
+        lines.append(f"  Calls are refused. {whose} stopped {described(status.stop, zone)}")
+    elif status.label_in_force is None:
         lines.append("  All quotas are used up: calls are refused until the next org day.")
     else:
         lines.append(f"  The next call goes to {status.label_in_force} ({status.model_id_in_force}).")

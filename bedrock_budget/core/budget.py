@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Literal
 
+from .money import PICO_PER_MICRO
 from .pricing import Price
 
 OnExhausted = Literal["raise", "last"]
@@ -108,10 +109,27 @@ class ScopeBudget:
     settings: Settings
     daily_total_usd_micros: int | None = None
     org_daily_total_usd_micros: int | None = None
+    stop_at_pct: int | None = None
 
     def quota_usd_micros(self, label: str) -> int | None:
         """The daily quota of a label; None if it is unlimited. Outside the ordering no quota means unlimited."""
         return self.quotas.get(label)
+
+    @property
+    def total_usd_micros(self) -> int | None:
+        """What the scope may spend in a day: its cap, else the quotas of the ordering; None if one is unlimited."""
+        if self.daily_total_usd_micros is not None:
+            return self.daily_total_usd_micros
+        quotas = [self.quotas.get(label) for label in self.ordering]
+        return None if None in quotas else sum(quota or 0 for quota in quotas)
+
+    @property
+    def stop_at_pico_usd(self) -> int | None:
+        """The spend of a day at which the scope stops itself; None: it does not."""
+        total = self.total_usd_micros
+        if self.stop_at_pct is None or total is None:
+            return None
+        return max(-(-total * PICO_PER_MICRO * self.stop_at_pct // 100), 1)  # nothing spent is never too much
 
     def label_of(self, asked: str) -> str | None:
         """The label that a call's ``modelId`` names: itself, or the first in the ordering that maps to it."""

@@ -41,6 +41,7 @@ _APP_KEYS = {
     "refresh_interval_normal_secs",
     "refresh_interval_tight_secs",
     "sticky_fallback_enabled",
+    "stop_at_pct",
     "app_name",
     "daily_total_usd_micros",
     *_SETTINGS,
@@ -221,7 +222,7 @@ def _resolve(
     scope_kind = pick(org_layers, "quota_scope", values.quota_scope, problems)
     if scope_kind == "ORG":
         for path, layer in app_layers:
-            for key in {"quotas", "model_ordering", "daily_total_usd_micros"} & set(layer):
+            for key in {"quotas", "model_ordering", "daily_total_usd_micros", "stop_at_pct"} & set(layer):
                 problems.append(
                     f"{path}.{key}: not possible under quota_scope: ORG, where all apps share one budget; "
                     "set it for the org, or use quota_scope: APP"
@@ -237,7 +238,10 @@ def _resolve(
     sticky = pick(layers, "sticky_fallback_enabled", values.boolean, problems)
     settings = {key: pick(layers, key, check, problems) for key, check in values.SETTINGS.items()}
     caps = {key: pick(layers, key, check, problems, optional=True) for key, check in values.CAPS.items()}
+    stop_at_pct = pick(layers, "stop_at_pct", values.stop_at_pct, problems, optional=True)
     if labels is not None and ordering is not None:
+        if caps["daily_total_usd_micros"] is None:
+            values.check_total(stop_at_pct, ordering, quotas, path_of(layers, "stop_at_pct"), problems)
         check_ordering(ordering, labels, quotas, path_of(layers, "model_ordering"), problems)
         check_hidden_orderings(layers, labels, problems)
     if problems or zone is None or ordering is None:
@@ -259,4 +263,5 @@ def _resolve(
         aggregator_interval_secs=numbers["aggregator_interval_secs"],
         **caps,
         settings=Settings(**{key: value for key, value in settings.items() if value is not None}),
+        stop_at_pct=stop_at_pct,
     )

@@ -220,6 +220,23 @@ def _optional_micros(value: Any, path: str, problems: list[str]) -> int | None:
     return number
 
 
+def stop_at_pct(value: Any, path: str, problems: list[str]) -> int | None:
+    """A percentage of the daily total, which may be above 100; None switches the automatic stop off."""
+    return None if value is None else whole_number(1)(value, path, problems)
+
+
+def check_total(
+    pct: int | None, ordering: list[str], quotas: Mapping[str, int | None], path: str, problems: list[str]
+) -> None:
+    """A percentage of a scope's daily total needs a total."""
+    unlimited = [label for label in ordering if label in quotas and quotas[label] is None]
+    if pct is not None and unlimited:
+        problems.append(
+            f"{path}: {pct} % of what? The quotas of the ordering have no sum while one is unlimited "
+            f"({', '.join(unlimited)}); give each label a quota, set daily_total_usd_micros, or leave stop_at_pct out"
+        )
+
+
 NUMBERS: dict[str, Check] = {
     "agg_shard_count": whole_number(1, MAX_SHARDS),
     "tight_mode_threshold_pct": whole_number(1, 100),

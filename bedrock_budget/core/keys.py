@@ -59,6 +59,11 @@ def scope_key(org_id: str, app_id: str | None) -> str:
     return f"ORG#{org_id}" if app_id is None else f"ORG#{org_id}#APP#{app_id}"
 
 
+def shadow_of(scope: str) -> str:
+    """The scope in which shadow enforcement counts what would have been spent. No id has a ``#``."""
+    return f"{scope}#SHADOW"
+
+
 def date_key(day: str) -> str:
     return f"DAY#{day}"
 

@@ -1,6 +1,7 @@
 """Which label a call goes to: the rules, all of them, in order.
 
-1. An emergency stop or suspension refuses the call. (Comes with ``bedrock-budget stop``; it will stand first here.)
+1. A stop that has not expired refuses every call, those under an override and to unlabelled models too. It needs no
+   chain, so it is looked at before `select` is called.
 2. An unexpired override decides, whatever its quota.
 3. Else start at the later of the sticky label and the label asked for.
 4. From there, the first label whose effective spend < quota: a quota of 0 never, no quota always. Labels that the
@@ -15,7 +16,8 @@ Why a label was chosen, by where it stands in the chain:
 ``sticky``            the scope had already moved on; nothing after the sticky label was over
 ``quota``             at least one label from the start on was over its quota
 ``exhausted``         all are over; served because ``on_exhausted="last"``
-``unlabelled``        the model is outside the configuration (``on_unknown_model="pass"``): no rules
+``unlabelled``        the model is outside the configuration (``on_unknown_model="pass"``): no rules but the first
+``stopped``           rule 1, in the record of the refused call
 ====================  ==============================================================================
 
 A label that is mapped but not in the ordering is a chain of itself: no fallback, no sticky state, no override.
@@ -24,7 +26,7 @@ A label that is mapped but not in the ordering is a chain of itself: no fallback
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-Reason = Literal["requested", "default", "quota", "sticky", "override", "exhausted", "unlabelled"]
+Reason = Literal["requested", "default", "quota", "sticky", "override", "exhausted", "unlabelled", "stopped"]
 Mode = Literal["normal", "tight"]
 
 

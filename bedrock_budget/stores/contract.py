@@ -70,6 +70,19 @@ class Override(NamedTuple):
     expires_at_epoch: int
 
 
+class Stop(NamedTuple):
+    """An order that no call of an app (``app_id`` None: of any app of the org) may go out.
+
+    ``expires_at_epoch`` None: until it is lifted.
+    """
+
+    app_id: str | None
+    stopped_by: str
+    reason: str
+    stopped_at_epoch: int
+    expires_at_epoch: int | None
+
+
 class Controls(NamedTuple):
     """What operators and other processes have decided for a scope."""
 
@@ -77,6 +90,7 @@ class Controls(NamedTuple):
     app_item: Mapping[str, Any] | None
     override: Override | None
     sticky: Sticky | None
+    stop: Stop | None = None
 
 
 class Store(ABC):
@@ -139,9 +153,12 @@ class Store(ABC):
         return self.active_keys(hours)
 
     @abstractmethod
-    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
-        """The org's and app's Config items, the override in force (the app's before the org's) and the sticky state.
-        May be a little old."""
+    def read_controls(
+        self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False
+    ) -> Controls:
+        """The org's and app's Config items, the override in force (the app's before the org's), the sticky state, and
+        the stop in force: of the org's and the app's the one that lasts longer. May be a little old, unless
+        ``consistent`` asks for what is there now."""
 
     @abstractmethod
     def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
@@ -159,6 +176,29 @@ class Store(ABC):
     @abstractmethod
     def clear_override(self, org_id: str, app_id: str | None) -> bool:
         """Remove a pin. False: there was none. Idempotent."""
+
+    @abstractmethod
+    def put_stop(self, org_id: str, stop: Stop) -> None:
+        """Stop an app or org, in place of an earlier stop of the same. Idempotent. What is remembered of automatic
+        stops stays."""
+
+    @abstractmethod
+    def put_automatic_stop(self, org_id: str, stop: Stop, *, day: str) -> Stop | None:
+        """Stop an app or org that has spent too much, once per org day ``day``; "now" is when it was stopped.
+
+        Returns the stop of the same app or org in force afterwards (strongly consistent): this one, or the standing
+        one, which it leaves alone. None: an automatic stop of that day has been lifted, or is over; nothing changes.
+        Atomic; idempotent.
+        """
+
+    @abstractmethod
+    def lift_stop(self, org_id: str, app_id: str | None, *, lifted_by: str, now_epoch: int) -> Stop | None:
+        """Lift the stop of an app, or the org's (``app_id`` None). Returns it; None: none was in force. Atomic;
+        idempotent: the same arguments again return the same stop."""
+
+    @abstractmethod
+    def stops(self, org_id: str, *, now_epoch: float) -> list[Stop]:
+        """All stops in force of an org and its apps, the org's own first, then by app id. Strongly consistent."""
 
     @abstractmethod
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:

@@ -18,12 +18,13 @@ from ..core.keys import (
 )
 from ..core.usage import Usage
 from . import dynamodb_items as items
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
+from . import dynamodb_stops as stops
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
 from .dynamodb_leases import DynamoDBLeases
 from .parallel import in_parallel
-from .rules import MismatchLog, check_batch, check_override_app, expired, plain_item
+from .rules import MismatchLog, check_app, check_batch, expired, plain_item, stop_in_force
 from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
 
 if TYPE_CHECKING:
@@ -243,15 +244,17 @@ class DynamoDBStore(Store):
                 raise items.unreadable(item, exc) from exc
         return shards
 
-    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
-        apps = dict.fromkeys((app_id, None))  # the app's before the org's
-        keys = [items.config_key(org_id, app) for app in apps] + [items.override_key(org_id, app) for app in apps]
-        by_resource = {items.resource(key): key for key in keys}
+    def read_controls(
+        self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False
+    ) -> Controls:
+        apps = list(dict.fromkeys((app_id, None)))  # the app's before the org's
+        kinds = (items.config_key, items.override_key, stops.stop_key)
+        by_resource = {items.resource(key): key for key in (kind(org_id, app) for kind in kinds for app in apps)}
         sticky_key = items.day_item_key("scope_key", scope, day)
         found: dict[str, Item] = {}
         sticky: Sticky | None = None
         wanted = {CONFIG: list(by_resource.values()), STICKY_STATE: [sticky_key]}
-        for table, item in self._calls.batch_get(wanted, consistent=False):
+        for table, item in self._calls.batch_get(wanted, consistent=consistent):
             if table is STICKY_STATE:
                 sticky = items.sticky_from(item)
             else:
@@ -259,11 +262,13 @@ class DynamoDBStore(Store):
         configs = [found.get(items.resource(items.config_key(org_id, app))) for app in (None, app_id)]
         pins = [found.get(items.resource(items.override_key(org_id, app))) for app in apps]
         overrides = [items.override_from(pin) for pin in pins if pin is not None]
+        standing = [stops.stop_from(found.get(items.resource(stops.stop_key(org_id, app)))) for app in reversed(apps)]
         return Controls(
             items.config_from(configs[0], now_epoch),
             items.config_from(configs[1], now_epoch) if app_id is not None else None,
             next((pin for pin in overrides if not expired(pin.expires_at_epoch, now_epoch)), None),
             sticky if sticky and not expired(sticky.expires_at_epoch, now_epoch) else None,
+            stop_in_force([stop for stop in standing if stop], now_epoch),
         )
 
     def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
@@ -293,12 +298,24 @@ class DynamoDBStore(Store):
         self._delete(STICKY_STATE, items.day_item_key("scope_key", scope, day))
 
     def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
-        check_override_app(app_id)
+        check_app(app_id)
         self._put(CONFIG, items.override_item(org_id, app_id, override))
 
     def clear_override(self, org_id: str, app_id: str | None) -> bool:
-        check_override_app(app_id)
+        check_app(app_id)
         return self._delete(CONFIG, items.override_key(org_id, app_id))
+
+    def put_stop(self, org_id: str, stop: Stop) -> None:
+        stops.put_stop(self._calls, org_id, stop)
+
+    def put_automatic_stop(self, org_id: str, stop: Stop, *, day: str) -> Stop | None:
+        return stops.put_automatic_stop(self._calls, org_id, stop, day=day)
+
+    def lift_stop(self, org_id: str, app_id: str | None, *, lifted_by: str, now_epoch: int) -> Stop | None:
+        return stops.lift_stop(self._calls, org_id, app_id, lifted_by=lifted_by, now_epoch=now_epoch)
+
+    def stops(self, org_id: str, *, now_epoch: float) -> list[Stop]:
+        return stops.stops(self._calls, org_id, now_epoch=now_epoch)
 
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         self._put(CONFIG, items.config_item(org_id, app_id, plain_item(item)))

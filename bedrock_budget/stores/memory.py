@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 from ..core.account import ZERO, Amounts, Batch
 from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
 from .processes import PerProcess
 from .rules import (
     MismatchLog,
+    check_app,
     check_batch,
     check_grant,
-    check_override_app,
     expired,
     judge,
     moves_forward,
     plain_item,
+    stop_in_force,
+    stop_is_over,
     takes_place_of,
 )
 
@@ -35,6 +37,14 @@ class _Pool(NamedTuple):
     sequences: Mapping[str, int]
 
 
+class _Stopped(NamedTuple):
+    """A stop and what became of it. ``automatic_day``: the last org day that an automatic stop was made for."""
+
+    stop: Stop
+    automatic_day: str = ""
+    lifted: tuple[str, int] | None = None  # by whom and when
+
+
 class MemoryStore(Store):
     """See `Store`. Not durable; a forked child goes on with a copy of its own.
 
@@ -49,6 +59,7 @@ class MemoryStore(Store):
         self._pools: dict[UsageKey, _Pool] = {}
         self._stickies: dict[tuple[str, str], Sticky] = {}
         self._overrides: dict[tuple[str, str | None], Override] = {}
+        self._stops: dict[tuple[str, str | None], _Stopped] = {}
         self._configs: dict[tuple[str, str | None], dict[str, Any]] = {}
         self._mismatches = MismatchLog()
 
@@ -106,16 +117,20 @@ class MemoryStore(Store):
                     active[key] = max(active.get(key, 0), number + 1)
         return active
 
-    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+    def read_controls(
+        self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False
+    ) -> Controls:
         with self._lock.get():
             app_item = self._configs.get((org_id, app_id)) if app_id is not None else None
             pins = [self._overrides.get((org_id, app)) for app in dict.fromkeys((app_id, None))]
             sticky = self._stickies.get((scope, day))
+            stops = [self._stops.get((org_id, app)) for app in dict.fromkeys((None, app_id))]
             return Controls(
                 deepcopy(self._configs.get((org_id, None))),
                 deepcopy(app_item),
                 next((pin for pin in pins if pin and not expired(pin.expires_at_epoch, now_epoch)), None),
                 sticky if sticky and not expired(sticky.expires_at_epoch, now_epoch) else None,
+                stop_in_force([each.stop for each in stops if each and not each.lifted], now_epoch),
             )
 
     def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
@@ -131,14 +146,47 @@ class MemoryStore(Store):
             self._stickies.pop((scope, day), None)
 
     def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
-        check_override_app(app_id)
+        check_app(app_id)
         with self._lock.get():
             self._overrides[org_id, app_id] = override
 
     def clear_override(self, org_id: str, app_id: str | None) -> bool:
-        check_override_app(app_id)
+        check_app(app_id)
         with self._lock.get():
             return self._overrides.pop((org_id, app_id), None) is not None
+
+    def put_stop(self, org_id: str, stop: Stop) -> None:
+        check_app(stop.app_id)
+        with self._lock.get():
+            standing = self._stops.get((org_id, stop.app_id))
+            self._stops[org_id, stop.app_id] = _Stopped(stop, standing.automatic_day if standing else "")
+
+    def put_automatic_stop(self, org_id: str, stop: Stop, *, day: str) -> Stop | None:
+        check_app(stop.app_id)
+        with self._lock.get():
+            standing = self._stops.get((org_id, stop.app_id))
+            if standing is not None:
+                if not standing.lifted and not stop_is_over(standing.stop, stop.stopped_at_epoch):
+                    return standing.stop
+                if standing.automatic_day >= day:
+                    return None
+            self._stops[org_id, stop.app_id] = _Stopped(stop, day)
+            return stop
+
+    def lift_stop(self, org_id: str, app_id: str | None, *, lifted_by: str, now_epoch: int) -> Stop | None:
+        check_app(app_id)
+        lifted = (lifted_by, now_epoch)
+        with self._lock.get():
+            standing = self._stops.get((org_id, app_id))
+            if standing is None or standing.lifted not in (None, lifted) or stop_is_over(standing.stop, now_epoch):
+                return None
+            self._stops[org_id, app_id] = standing._replace(lifted=lifted)
+            return standing.stop
+
+    def stops(self, org_id: str, *, now_epoch: float) -> list[Stop]:
+        with self._lock.get():
+            found = [each.stop for (org, _), each in self._stops.items() if org == org_id and not each.lifted]
+        return sorted((each for each in found if not stop_is_over(each, now_epoch)), key=lambda each: each.app_id or "")
 
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         plain = plain_item(item)

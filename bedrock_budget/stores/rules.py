@@ -2,19 +2,19 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from ..core.account import Batch
 from ..core.errors import ConfigError
 from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, is_writer_id
-from .contract import DailyTotal, SequenceConflict, Sticky
+from .contract import DailyTotal, SequenceConflict, Sticky, Stop
 
 #: Attributes of a Config item that are the store's own; Config items do not expire.
 RESERVED = frozenset({"org_key", "resource_key", "expires_at_epoch"})
 
-#: ``OVERRIDE#*`` is the pin for all apps of an org, so no app may have this id.
+#: ``OVERRIDE#*`` and ``STOP#*`` are for all apps of an org, so no app may have this id.
 ALL_APPS = "*"
 
 #: DynamoDB numbers: up to 38 digits, magnitude from 1e-130 to just below 1e126.
@@ -81,6 +81,21 @@ def moves_forward(standing: Sticky | None, new: Sticky) -> bool:
     )
 
 
+def stop_in_force(stops: Iterable[Stop], now_epoch: float) -> Stop | None:
+    """Of the stops that are in force the one that lasts longest: when it is over, so are the others. The first of
+    equals; None if none is in force."""
+    return max((stop for stop in stops if not stop_is_over(stop, now_epoch)), key=_end_of, default=None)
+
+
+def stop_is_over(stop: Stop, now_epoch: float) -> bool:
+    """Whether a stop has ended by itself."""
+    return expired(_end_of(stop), now_epoch)
+
+
+def _end_of(stop: Stop) -> float:
+    return math.inf if stop.expires_at_epoch is None else stop.expires_at_epoch
+
+
 def takes_place_of(standing: DailyTotal | None, new: DailyTotal) -> bool:
     """Whether a daily total is at least as high as the standing one. Both sums only grow; requests tell passes apart
     that cost nothing (tracked models without a price)."""
@@ -112,10 +127,10 @@ class MismatchLog:
         )
 
 
-def check_override_app(app_id: str | None) -> None:
-    """Raises ConfigError for an app id that means something else in an override's key."""
+def check_app(app_id: str | None) -> None:
+    """Raises ConfigError for an app id that means something else in the key of an override or stop."""
     if app_id == ALL_APPS:
-        raise ConfigError(f"app id {app_id!r} stands for all apps of an org; leave the app out to pin a label for all")
+        raise ConfigError(f"app id {app_id!r} stands for all apps of an org; leave the app out to mean them")
 
 
 def plain_item(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from ..core.usage import Usage
 from . import sqlite_statements as sql
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Store
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
 from .rules import (
     MismatchLog,
+    check_app,
     check_batch,
     check_grant,
-    check_override_app,
     expired,
     judge,
     moves_forward,
     plain_item,
+    stop_in_force,
+    stop_is_over,
     takes_place_of,
 )
 from .sqlite_file import SQLiteFile, absolute
@@ -112,11 +114,14 @@ class SQLiteStore(Store):
                     active[key] = max(active.get(key, 0), shard + 1)
         return active
 
-    def read_controls(self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float) -> Controls:
+    def read_controls(
+        self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False
+    ) -> Controls:
         app = app_id or ""
         with self._reading.transaction("BEGIN") as connection:
             items = {key: json.loads(text) for key, text in connection.execute(sql.GET_CONFIGS, (org_id, app))}
             pin = connection.execute(sql.GET_OVERRIDE, (org_id, app, now_epoch)).fetchone()
+            stops = [Stop(*found) for found in connection.execute(sql.GET_STOPS, (org_id, app, now_epoch))]
             row = connection.execute(sql.GET_STICKY, (scope, day)).fetchone()
         sticky = Sticky(*row) if row else None
         return Controls(
@@ -124,6 +129,7 @@ class SQLiteStore(Store):
             items.get(app) if app else None,
             Override(*pin) if pin else None,
             sticky if sticky and not expired(sticky.expires_at_epoch, now_epoch) else None,
+            stop_in_force(stops, now_epoch),
         )
 
     def advance_sticky(self, scope: str, day: str, sticky: Sticky) -> Sticky:
@@ -140,15 +146,48 @@ class SQLiteStore(Store):
             connection.execute(sql.DELETE_STICKY, (scope, day))
 
     def put_override(self, org_id: str, app_id: str | None, override: Override) -> None:
-        check_override_app(app_id)
+        check_app(app_id)
         with self._writing.transaction("BEGIN IMMEDIATE") as connection:
             connection.execute(sql.PUT_OVERRIDE, (org_id, app_id or "", *override))
 
     def clear_override(self, org_id: str, app_id: str | None) -> bool:
-        check_override_app(app_id)
+        check_app(app_id)
         with self._writing.transaction("BEGIN IMMEDIATE") as connection:
             deleted = connection.execute(sql.DELETE_OVERRIDE, (org_id, app_id or ""))
             return deleted.rowcount > 0
+
+    def put_stop(self, org_id: str, stop: Stop) -> None:
+        check_app(stop.app_id)
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            connection.execute(sql.PUT_STOP, (org_id, stop.app_id or "", *stop[1:], ""))
+
+    def put_automatic_stop(self, org_id: str, stop: Stop, *, day: str) -> Stop | None:
+        check_app(stop.app_id)
+        place = (org_id, stop.app_id or "")
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            if row := connection.execute(sql.GET_STOP, place).fetchone():
+                standing, (automatic_day, _, lifted_at) = Stop(*row[:5]), row[5:]
+                if lifted_at is None and not stop_is_over(standing, stop.stopped_at_epoch):
+                    return standing
+                if automatic_day >= day:
+                    return None
+            connection.execute(sql.PUT_STOP, (*place, *stop[1:], day))
+            return stop
+
+    def lift_stop(self, org_id: str, app_id: str | None, *, lifted_by: str, now_epoch: int) -> Stop | None:
+        check_app(app_id)
+        place, lifted = (org_id, app_id or ""), (lifted_by, now_epoch)
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            row = connection.execute(sql.GET_STOP, place).fetchone()
+            stop = Stop(*row[:5]) if row and row[6:] in ((None, None), lifted) else None
+            if stop is None or stop_is_over(stop, now_epoch):
+                return None
+            connection.execute(sql.LIFT_STOP, (*lifted, *place))
+            return stop
+
+    def stops(self, org_id: str, *, now_epoch: float) -> list[Stop]:
+        with self._reading.transaction("BEGIN") as connection:
+            return [Stop(*row) for row in connection.execute(sql.GET_ALL_STOPS, (org_id, now_epoch))]
 
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         text = json.dumps(plain_item(item), ensure_ascii=False, allow_nan=False)

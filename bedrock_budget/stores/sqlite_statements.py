@@ -59,8 +59,17 @@ _LEASES = (
         PRIMARY KEY (scope, label, day, holder_id)) WITHOUT ROWID""",
 )
 
+_STOPS = (
+    # expires_at_epoch NULL: until it is lifted. automatic_day: the last org day that an automatic stop was made for
+    """CREATE TABLE stops (
+        org_id TEXT NOT NULL, app_id TEXT NOT NULL, stopped_by TEXT NOT NULL, reason TEXT NOT NULL,
+        stopped_at_epoch INTEGER NOT NULL, expires_at_epoch INTEGER, automatic_day TEXT NOT NULL DEFAULT '',
+        lifted_by TEXT, lifted_at_epoch INTEGER,
+        PRIMARY KEY (org_id, app_id)) WITHOUT ROWID""",
+)
+
 #: What makes each version of the schema from the one before; the first from an empty file.
-MIGRATIONS = {1: _FIRST, 2: _LEASES}
+MIGRATIONS = {1: _FIRST, 2: _STOPS, 3: _LEASES}
 SCHEMA_VERSION = max(MIGRATIONS)
 
 GET_SEQUENCE = f"SELECT sequence FROM writers WHERE {_KEY} AND shard = ? AND writer_id = ?"
@@ -106,6 +115,21 @@ PUT_OVERRIDE = (
     "expires_at_epoch) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 DELETE_OVERRIDE = "DELETE FROM overrides WHERE org_id = ? AND app_id = ?"
+
+_STOP = "nullif(app_id, ''), stopped_by, reason, stopped_at_epoch, expires_at_epoch"
+_STOP_COLUMNS = "org_id, app_id, stopped_by, reason, stopped_at_epoch, expires_at_epoch, automatic_day"
+_STANDS = "lifted_at_epoch IS NULL AND (expires_at_epoch IS NULL OR expires_at_epoch > ?)"
+# The org's before its apps': '' sorts first.
+GET_STOPS = f"SELECT {_STOP} FROM stops WHERE org_id = ? AND app_id IN ('', ?) AND {_STANDS} ORDER BY app_id"
+GET_ALL_STOPS = f"SELECT {_STOP} FROM stops WHERE org_id = ? AND {_STANDS} ORDER BY app_id"
+GET_STOP = f"SELECT {_STOP}, automatic_day, lifted_by, lifted_at_epoch FROM stops WHERE org_id = ? AND app_id = ?"
+PUT_STOP = (
+    f"INSERT INTO stops ({_STOP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (org_id, app_id) DO UPDATE SET "
+    "stopped_by = excluded.stopped_by, reason = excluded.reason, stopped_at_epoch = excluded.stopped_at_epoch, "
+    "expires_at_epoch = excluded.expires_at_epoch, automatic_day = max(automatic_day, excluded.automatic_day), "
+    "lifted_by = NULL, lifted_at_epoch = NULL"
+)
+LIFT_STOP = "UPDATE stops SET lifted_by = ?, lifted_at_epoch = ? WHERE org_id = ? AND app_id = ?"
 
 GET_CONFIGS = "SELECT app_id, item FROM configs WHERE org_id = ? AND app_id IN ('', ?)"
 PUT_CONFIG = "INSERT OR REPLACE INTO configs (org_id, app_id, item) VALUES (?, ?, ?)"

@@ -56,6 +56,7 @@ def test_json_has_the_names_and_exact_figures_of_the_record(run: Run, store: SQL
         "model_id_in_force": PREMIUM,
         "sticky_label": None,
         "override": None,
+        "stop": None,
     }
     assert set(labels[0]) == set(LabelStatus.__slots__) - {"outcomes"}  # the process's own
     assert labels[0] == {

@@ -1,5 +1,6 @@
 """The DynamoDB store when replies are lost, cut off, refused or late: an error is never read as zero or success."""
 
+import itertools
 import os
 import random
 import types
@@ -15,7 +16,7 @@ from engines.fixtures import REGION
 from stores.batches import DAY, HOUR, NOW, amounts, batch, new_key, new_writer, times
 
 from bedrock_budget.core.errors import StoreError
-from bedrock_budget.stores import DailyTotal, DynamoDBStore, Override, Sticky, StoreSetupError
+from bedrock_budget.stores import DailyTotal, DynamoDBStore, Override, Sticky, Stop, StoreSetupError
 from bedrock_budget.stores.dynamodb_errors import store_error
 from bedrock_budget.stores.tables import create_tables
 
@@ -23,6 +24,8 @@ KEY = new_key()
 PREFIX = f"faulty{os.getpid()}-"
 SCOPE = KEY.scope
 STICKY = Sticky("standard", 1, "QUOTA_EXCEEDED", "premium", int(NOW), int(NOW) + 3600)
+STOP = Stop("chat", "ann", "incident 7", int(NOW), int(NOW) + 3600)
+NEW = itertools.count()
 
 #: Every method that asks DynamoDB something.
 CALLS: dict[str, Callable[[DynamoDBStore], object]] = {
@@ -36,6 +39,10 @@ CALLS: dict[str, Callable[[DynamoDBStore], object]] = {
     "clear_sticky": lambda store: store.clear_sticky(SCOPE, DAY),
     "put_override": lambda store: store.put_override("acme", "chat", Override("economy", "", "ann", 1, 2)),
     "clear_override": lambda store: store.clear_override("acme", "chat"),
+    "put_stop": lambda store: store.put_stop("acme", STOP),
+    "put_automatic_stop": lambda store: store.put_automatic_stop(f"acme{next(NEW)}", STOP, day=DAY),
+    "lift_stop": lambda store: store.lift_stop("acme", "chat", lifted_by="ann", now_epoch=int(NOW)),
+    "stops": lambda store: store.stops("acme", now_epoch=NOW),
     "put_config": lambda store: store.put_config("acme", "chat", {"a": 1}),
     "app_ids": lambda store: store.app_ids("acme"),
 }
@@ -134,6 +141,26 @@ def test_a_lost_reply_leaves_totals_and_sticky_state_as_written(
     store.close()
 
 
+def test_a_lost_reply_leaves_stops_as_written(shared_store: DynamoDBStore, faulty: proxy.Proxy) -> None:
+    store = DynamoDBStore(region=REGION, prefix=PREFIX, endpoint_url=faulty.url)
+    org = f"lost{next(NEW)}"
+
+    def drop_first(request: proxy.Request) -> str:
+        first = request.operation == "UpdateItem" and faulty.count(request.operation) == 1
+        return proxy.DROP_REPLY if first else proxy.FORWARD
+
+    faulty.rule = drop_first
+    assert store.put_automatic_stop(org, STOP, day=DAY) == STOP
+    assert faulty.count("UpdateItem") == 2
+    faulty.requests.clear()
+    assert store.lift_stop(org, "chat", lifted_by="ann", now_epoch=int(NOW) + 1) == STOP
+    assert faulty.count("UpdateItem") == 2
+    faulty.requests.clear()
+    store.put_stop(org, STOP)
+    assert store.stops(org, now_epoch=NOW) == [STOP]
+    store.close()
+
+
 # --- answers that are none
 
 
@@ -158,10 +185,10 @@ def test_capacity_that_says_nothing_is_a_truncated_answer(
         store.read_totals([KEY])
 
 
-@pytest.mark.parametrize("name", ["read_shards", "read_totals", "read_controls", "active_keys", "app_ids"])
+@pytest.mark.parametrize("name", ["read_shards", "read_totals", "read_controls", "active_keys", "app_ids", "stops"])
 def test_an_answer_without_its_results_is_an_error(store: DynamoDBStore, faulty: proxy.Proxy, name: str) -> None:
     entry = {"TableName": "x", "CapacityUnits": 1.0}
-    capacity = entry if name in {"active_keys", "app_ids"} else [entry]
+    capacity = entry if name in {"active_keys", "app_ids", "stops"} else [entry]
     faulty.rule = lambda _: proxy.answer_json({"ConsumedCapacity": capacity})
     with pytest.raises(StoreError, match="truncated answer, nothing is known"):
         CALLS[name](store)

@@ -3,19 +3,23 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stores.batches import NOW, amounts, batch, new_key, new_writer, times
+from programs import environment_of_tests
+from stores.batches import DAY, NOW, amounts, batch, new_key, new_writer, times
 from stores.threads import in_threads
 
 from bedrock_budget.core.account import Amounts
 from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.holds import Grant
+from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.stores import DailyTotal, SQLiteStore, StoreSetupError, default_store_url, open_store
+from bedrock_budget.stores import DailyTotal, SQLiteStore, Stop, StoreSetupError, default_store_url, open_store
 from bedrock_budget.stores import sqlite_file as files
 from bedrock_budget.stores.sqlite_statements import MIGRATIONS, SCHEMA_VERSION
 
@@ -185,8 +189,10 @@ def test_another_programs_database_is_left_alone(path: Path, connection: sqlite3
 def test_a_newer_schema_is_named(sqlite_store: SQLiteStore, connection: sqlite3.Connection) -> None:
     write(sqlite_store)
     sqlite_store.close()
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreSetupError, match=r"newer bedrock-budget .*; upgrade"):
+    newer = SCHEMA_VERSION + 1
+    connection.execute(f"PRAGMA user_version = {newer}")
+    found = rf"newer bedrock-budget \(schema {newer}, this one knows {SCHEMA_VERSION}\); upgrade"
+    with pytest.raises(StoreSetupError, match=found):
         write(sqlite_store)
 
 
@@ -246,8 +252,89 @@ def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monkeypatc
     stores[0].write_grant(Grant(key, new_writer(), 1, 5, 9, 0, int(NOW) + 1))
     assert stores[1].read_granted([key]) == {key: 5}
     assert stores[2].read_shards({key: 8})[key].amounts == amounts()
+
+
+def make_file_of_schema_1(path: Path) -> None:
+    """A file as version 0.1.0 left it before there were stops, in its write-ahead log mode."""
+    old = sqlite3.connect(path, isolation_level=None)
+    old.execute("PRAGMA journal_mode = WAL")
+    old.executescript((Path(__file__).parent / "schema_1.sql").read_text())
+    old.close()
+
+
+def check_upgraded(path: Path) -> None:
+    """What was there is there, and what is new can be used."""
+    store = SQLiteStore(path)
+    key = UsageKey("ORG#acme#APP#chat", "premium", DAY)
+    settled = Amounts(1_400_000, Usage(20, 5), 1)
+    assert store.read_shards({key: 8}, writer_id="wAAAAAAAAAA")[key] == (settled, 1, 8)
+    assert store.read_totals([key])[key] == DailyTotal(settled, int(NOW) + 1)
+    assert store.active_keys(["2026012315"]) == {key: 4}
+    found = store.read_controls("acme", "chat", scope=key.scope, day=DAY, now_epoch=NOW)
+    assert found.stop is None
+    assert found.app_item == {"quotas": {"premium": 5}}
+    assert found.override
+    assert found.override.reason == "incident 7"
+    assert found.sticky
+    assert found.sticky.label == "standard"
+    store.put_stop("acme", Stop(None, "ann", "a leak", int(NOW), None))
+    assert store.lift_stop("acme", None, lifted_by="ann", now_epoch=int(NOW))
+    with store._writing.transaction("BEGIN") as own:
+        assert own.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    store.close()
+
+
+def test_a_file_of_schema_1_is_upgraded_in_place(path: Path) -> None:
+    make_file_of_schema_1(path)
+    check_upgraded(path)
+    check_upgraded(path)  # it stays as it is
+
+
+def test_a_file_is_upgraded_once_by_any_number_of_processes_at_once(path: Path) -> None:
+    make_file_of_schema_1(path)
+    program = (
+        "import sys; from bedrock_budget.stores import SQLiteStore; store = SQLiteStore(sys.argv[1]);"
+        "print('ready', flush=True); sys.stdin.readline(); print(store.app_ids('acme')); store.close()"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment_of_tests(),
+        )
+        for _ in range(6)
+    ]
+    for each in running:
+        assert each.stdout
+        assert each.stdout.readline() == "ready\n"
+    for each in running:
+        assert each.stdin
+        each.stdin.write("\n")
+        each.stdin.flush()
+    assert [(each.communicate()[0], each.returncode) for each in running] == [("['chat']\n", 0)] * 6
+    check_upgraded(path)
+
+
+def test_a_file_is_upgraded_once_by_any_number_of_threads_at_once(path: Path) -> None:
+    make_file_of_schema_1(path)
+    stores = [SQLiteStore(path) for _ in range(8)]
+    in_threads(8, lambda n: stores[n].put_stop(f"org{n}", Stop(None, "ann", "a leak", int(NOW), None)))
+    assert all(stores[-1].stops(f"org{n}", now_epoch=NOW) for n in range(8))
     for store in stores:
         store.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_file_of_schema_1(path)
+    monkeypatch.setattr(files, "MIGRATIONS", {**MIGRATIONS, SCHEMA_VERSION: (*MIGRATIONS[SCHEMA_VERSION], "nonsense")})
+    store = SQLiteStore(path)
+    with pytest.raises(StoreError, match=r"SQLite failed.*nonsense"):
+        store.app_ids("acme")
+    monkeypatch.undo()
+    check_upgraded(path)
+    store.close()
 
 
 def test_a_broken_connection_is_replaced(sqlite_store: SQLiteStore) -> None:
