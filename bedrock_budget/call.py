@@ -35,7 +35,7 @@ class Call:
     (``on_unknown_price="track"``). ``record`` is what the caller gets to see; its usage and costs are None until then.
     """
 
-    __slots__ = ("account", "hold", "meter", "price", "record", "request", "request_id", "route", "snapshot")
+    __slots__ = ("account", "also", "hold", "meter", "price", "record", "request", "request_id", "route", "snapshot")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Call:
         self.snapshot = snapshot  # what it was decided by
         self.request = request
         self.request_id: str | None = None
+        self.also: tuple[tuple[Account, Price | None], ...] = ()  # where else its usage counts, at what price
         self.hold: Hold | None = None  # what strict enforcement has set aside for it
         self.record: Record = {
             "label": label,
@@ -110,9 +111,8 @@ class Call:
         record["cost_usd_micros"] = (cost + HALF_MICRO) // PICO_PER_MICRO  # as `micros_half_up`
         account = self.account
         self.meter.add(account, usage, cost, outcome, self.request_id)
-        snapshot = self.snapshot
-        if snapshot.org_account is not None:
-            self.meter.add(snapshot.org_account, usage, cost)
+        for other, its_price in self.also:
+            self.meter.add(other, usage, 0 if its_price is None else cost_pico_usd(usage, its_price))
         hold = self.hold
         if hold is not None:
             # An estimate may be too low. Of a model that failed AWS documents no charge at all.

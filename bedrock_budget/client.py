@@ -14,6 +14,7 @@ from .core.errors import ConfigError
 from .core.estimates import text_bytes
 from .core.outcomes import GUARDRAIL_INTERVENED, guardrail_outcome
 from .core.usage import from_token_usage
+from .explanation import decision_of
 from .invoke import body_bytes, check_body, is_portable, settle_response
 from .journal import journal_for
 from .keeper import Keeper, MakeBody
@@ -222,7 +223,7 @@ class PriceKeeperClient:
             return self._admit(kwargs, operation, fixed), kwargs
 
         def make_body(call: Call) -> dict[str, Any]:
-            return {**kwargs, "body": body_bytes(body(self._keeper.decision_of(call)))}
+            return {**kwargs, "body": body_bytes(body(decision_of(call)))}
 
         call = self._admit(kwargs, operation, make_body=make_body)
         return call, cast("dict[str, Any]", call.request)

@@ -1,7 +1,11 @@
 """Why a call goes where it goes, for people."""
 
+from collections.abc import Mapping
+
 from .call import Call
-from .core.money import usd_text
+from .core.money import micros_half_up, usd_text
+from .record import Decision
+from .snapshots import Cap, Route
 
 _BECAUSE: dict[str, str] = {
     "requested": "the call asked for it and its quota is not used up",
@@ -14,24 +18,56 @@ _BECAUSE: dict[str, str] = {
 }
 
 
+def decision_of(call: Call) -> Decision:
+    """The decision of an admitted call."""
+    record = call.record
+    quota = call.route.quota_pico_usd if call.route else None
+    return Decision(
+        label=record["label"],
+        model_id=record["model_id"],
+        label_asked=record["label_asked"],
+        reason=record["reason"],
+        mode=record["mode"],
+        org_day=record["org_day"],
+        spend_usd_micros=micros_half_up(call.account.spend),
+        quota_usd_micros=None if quota is None else micros_half_up(quota),
+        degraded=record["degraded"],
+        explanation=explain(call),
+    )
+
+
 def explain(call: Call) -> str:
     """Why a call goes where it goes, for people."""
     record, snapshot = call.record, call.snapshot
-    lines = [f"{record['label']} ({record['model_id']}): {_BECAUSE[record['reason']]}."]
+    if snapshot.real is not None:
+        lines = [f'{record["label"]} ({record["model_id"]}): enforcement is "shadow", so nothing is changed.']
+        would: Mapping[str, str | None] = record.get("shadow") or {}
+        if would.get("label"):
+            lines.append(f"The budget would have sent it to {would['label']}: {_BECAUSE[str(would['reason'])]}.")
+        elif would:
+            lines.append(f"The budget would have refused it ({would['reason']}).")
+        lines.append("What would have been spent:")
+    else:
+        lines = [f"{record['label']} ({record['model_id']}): {_BECAUSE[record['reason']]}."]
     if record["reason"] == "override" and snapshot.override:
         lines.append(f"Override by {snapshot.override.created_by}: {snapshot.override.reason}.")
-    for route in snapshot.chain:
-        quota = route.quota_pico_usd
-        spent = usd_text(route.account.spend)
-        limit = "unlimited" if quota is None else f"of {usd_text(quota)} ({percent(route.account.spend, quota):.2f} %)"
-        lines.append(f"  {route.label}: {spent} {limit}")
+    lines += map(_figures, snapshot.chain)
+    lines += map(_figures, snapshot.caps)
     if snapshot.sticky:
         lines.append(f"Sticky on {snapshot.chain[snapshot.sticky].label} until the day ends.")
+    if snapshot.strict:
+        lines.append("Enforcement is strict: a call also needs room for the most that it can cost.")
     zone = snapshot.budget.timezone_name
     lines.append(f"Scope {snapshot.budget.scope}, org day {record['org_day']} ({zone}), {record['mode']} mode.")
     if record["degraded"]:
         lines.append("Degraded: the store could not be read or written lately, so these figures may be old.")
     return "\n".join(lines)
+
+
+def _figures(limited: Route | Cap) -> str:
+    spend, quota = limited.account.spend, limited.quota_pico_usd
+    limit = "unlimited" if quota is None else f"of {usd_text(quota)} ({percent(spend, quota):.2f} %)"
+    return f"  {limited.label}: {usd_text(spend)} {limit}"
 
 
 def percent(spend: int, quota: int | None) -> float | None:

@@ -19,18 +19,27 @@ from .clock import Clock
 from .core.budget import AUTO, UNLABELLED, ModelLabel, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.keys import UsageKey
-from .core.money import micros_half_up
 from .core.pricing import Price
 from .core.selection import Fits, Mode, Refusal, select
 from .draining import Drainer
-from .explanation import explain
+from .explanation import decision_of
 from .known_scopes import KnownScopes, Scope
 from .meter import CLOSE_SECS, Meter
 from .pool import Pool
 from .pools import Pools
 from .record import Decision, LabelStatus
-from .refusals import cost_limit, exhausted, exhausted_cap, not_portable, stopped, unknown_model, unknown_price
+from .refusals import (
+    cost_limit,
+    exhausted,
+    exhausted_cap,
+    not_portable,
+    refused_call,
+    stopped,
+    unknown_model,
+    unknown_price,
+)
 from .scopes import ScopeDay
+from .shadow import admit_in_shadow
 from .snapshots import Route, Snapshot
 from .status import read_status, route_in_force
 from .stores.contract import Store
@@ -85,12 +94,14 @@ class Keeper:
         make_body: MakeBody | None = None,
         max_cost_pico_usd: int | None = None,
         dry: bool = False,
+        judging: bool = False,
     ) -> Call:
         """Decide where a call goes.
 
         ``asked``: its ``modelId``. ``fixed_body``: its ``invoke_model`` body fits one request format only.
         ``make_body`` gives the request with the body for a call's label, for each label tried. ``max_cost_pico_usd``:
-        refuse it if it could cost more. ``dry``: nothing is held for it.
+        refuse it if it could cost more. ``dry``: nothing is held for it. ``judging``: decide as if the budget were
+        enforced, though it is in shadow.
         Raises BudgetStopped, UnknownModel, UnknownPrice, BodyNotPortable, BudgetExhausted, CostLimitExceeded,
         StoreError, ConfigError, and botocore's ParamValidationError for a ``modelId`` that is not text.
         """
@@ -103,22 +114,24 @@ class Keeper:
             day = self._ready(scope, now)
         day.used_at = now
         degraded = day.error is not None or meter.error is not None
+        snapshot = day.snapshot
+        if snapshot.real is not None and not judging:
+            return admit_in_shadow(
+                *(self, scope, day, asked, operation, request),
+                fixed_body=fixed_body,
+                make_body=make_body,
+                max_cost_pico_usd=max_cost_pico_usd,
+                degraded=degraded,
+            )
         if degraded:
             self.scopes.check_store_error(day)
-        snapshot = day.snapshot
         if snapshot.stop is not None and (stop := snapshot.stop_at(now)):
             raise stopped(meter, day, stop, asked, operation, degraded)
         if asked is None or asked == AUTO:
             first = snapshot.chain[0]
             explicit = False
         else:
-            if not isinstance(asked, str):
-                given = f"value: {asked!r}, type: {type(asked)}, valid types: {str}"
-                raise ParamValidationError(report=f"Invalid type for parameter modelId, {given}")
-            found = snapshot.by_asked.get(asked)
-            if found is None:
-                found = self._unlabelled(day, snapshot, asked)
-            first = found
+            first = self.route_of(day, snapshot, asked)
             explicit = True
         chain: Sequence[Route] = snapshot.chain
         override: Route | None = None
@@ -136,7 +149,8 @@ class Keeper:
         if snapshot.caps and override is None:
             for cap in snapshot.caps:
                 if cap.spend >= cap.quota_pico_usd:
-                    raise exhausted_cap(self._nowhere(day, first, degraded), day, cap, operation)
+                    call = refused_call(meter, day, first.account, first.label, degraded)
+                    raise exhausted_cap(call, day, cap, operation)
         unheld: list[int] = []
         while True:
             outcome = select(chain, place, explicit, sticky, override, fits, snapshot.serve_last, unheld)
@@ -164,10 +178,12 @@ class Keeper:
                 day.day.name,
                 degraded,
             )
+            if snapshot.org_account is not None:
+                call.also = ((snapshot.org_account, price),)
             if make_body is not None:
                 call.request = make_body(call)
-            guarded = snapshot.guarded or max_cost_pico_usd is not None
-            if not guarded or dry or self._held(call, route, max_cost_pico_usd):
+            guarded = (snapshot.guarded or max_cost_pico_usd is not None) and (judging or not dry)
+            if not guarded or self._held(call, route, max_cost_pico_usd):
                 return call
             unheld.append(outcome.place)
 
@@ -195,11 +211,24 @@ class Keeper:
             self.meter.begin()
         return self.scopes.ready(scope, now)
 
+    def route_of(self, day: ScopeDay, snapshot: Snapshot, asked: object, any_model: bool = False) -> Route:
+        """The route that a ``modelId`` asks for; ``any_model``: whatever ``on_unknown_model`` says.
+
+        Raises UnknownModel, ParamValidationError.
+        """
+        if not isinstance(asked, str):
+            given = f"value: {asked!r}, type: {type(asked)}, valid types: {str}"
+            raise ParamValidationError(report=f"Invalid type for parameter modelId, {given}")
+        known = snapshot.by_asked.get(asked)
+        if known is not None:
+            return known
+        if not any_model and snapshot.budget.settings.on_unknown_model == "reject":
+            raise unknown_model(asked, snapshot)
+        return self._unlabelled(day, snapshot, asked)
+
     def _unlabelled(self, day: ScopeDay, snapshot: Snapshot, model_id: str) -> Route:
         """The route of a model outside the configuration: no quota, no rules."""
         budget = snapshot.budget
-        if budget.settings.on_unknown_model == "reject":
-            raise unknown_model(model_id, snapshot)
         key = UsageKey(budget.scope, UNLABELLED, day.day.name)
         with self._unlabelled_lock:
             route = self._unlabelled_routes.get((key, model_id))
@@ -241,49 +270,14 @@ class Keeper:
         if refusal.kind == "not_portable":
             skipped = [chain[place] if place >= 0 else override for place in refusal.skipped]
             return not_portable(first, [route for route in skipped if route])
-        call = self._nowhere(day, first, degraded)
+        call = refused_call(self.meter, day, first.account, first.label, degraded)
         return exhausted(call, day, chain[first.position or 0 :] if len(chain) > 1 else chain, operation)
-
-    def _nowhere(self, day: ScopeDay, first: Route, degraded: bool) -> Call:
-        """A call that is not sent."""
-        nowhere = (None, None, first.label)
-        return Call(
-            self.meter,
-            first.account,
-            None,
-            None,
-            day.snapshot,
-            {},
-            *nowhere,
-            "exhausted",
-            "tight",
-            day.day.name,
-            degraded,
-        )
 
     # -- asking
 
     def decide(self, scope: Scope, asked: str | None) -> Decision:
         """What `admit` would do now, explained. Raises what it would raise."""
-        return self.decision_of(self.admit(scope, asked, "Decide", {}, dry=True))
-
-    def decision_of(self, call: Call) -> Decision:
-        """The decision of an admitted call."""
-        quota = call.route.quota_pico_usd if call.route else None
-        spend = call.account.spend
-        record = call.record
-        return Decision(
-            label=record["label"],
-            model_id=record["model_id"],
-            label_asked=record["label_asked"],
-            reason=record["reason"],
-            mode=record["mode"],
-            org_day=record["org_day"],
-            spend_usd_micros=micros_half_up(spend),
-            quota_usd_micros=None if quota is None else micros_half_up(quota),
-            degraded=record["degraded"],
-            explanation=explain(call),
-        )
+        return decision_of(self.admit(scope, asked, "Decide", {}, dry=True))
 
     def model_id_for_counting(self, scope: Scope, asked: object) -> object:
         """The model id that ``count_tokens`` is sent to: a label's, the label in force, or ``asked`` unchanged."""
@@ -292,7 +286,8 @@ class Keeper:
         if asked is not None and asked != AUTO:
             route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
             return route.model_id if route else asked
-        return (route_in_force(snapshot, now) or snapshot.chain[0]).model_id
+        in_force = route_in_force(snapshot, now) if snapshot.real is None else None
+        return (in_force or snapshot.chain[0]).model_id
 
     def status(self, scope: Scope) -> list[LabelStatus]:
         """Every label of the ordering, read fresh. Raises StoreError if the store cannot be read, ConfigError for a

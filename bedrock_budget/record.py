@@ -34,7 +34,9 @@ class Decision:
 class LabelStatus:
     """One label of the ordering today, read fresh: spend and quota in USD micros, tokens by kind, settled calls.
 
-    ``outcomes``: how often calls of this process ended how today; see `core.outcomes`.
+    ``outcomes``: how often calls of this process ended how today; see `core.outcomes`. Under strict enforcement
+    ``granted_usd_micros``: what is spent or set aside. In shadow ``shadow_spend_usd_micros`` and ``shadow_requests``:
+    what would have been spent on the label, and by how many calls; the sums over all labels tell the saving.
     Unlimited: ``quota_usd_micros`` and ``quota_pct`` are None. ``in_force``: the next call that names no label goes
     here.
     """
@@ -53,3 +55,6 @@ class LabelStatus:
     in_force: bool
     mode: Mode
     outcomes: Mapping[Outcome, int] = field(hash=False)
+    granted_usd_micros: int | None = None
+    shadow_spend_usd_micros: int | None = None
+    shadow_requests: int | None = None

@@ -4,15 +4,32 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from .call import Call
+from .core.account import Account
 from .core.budget import AUTO, UNLABELLED
 from .core.errors import BodyNotPortable, CostLimitExceeded, UnknownModel, UnknownPrice
 from .core.money import usd_text
+from .core.selection import Mode, Reason
 from .errors import BudgetExhausted, BudgetStopped
 from .meter import Meter
 from .scopes import ScopeDay
 from .snapshots import Cap, Route, Snapshot
 from .stores.contract import Stop
 from .suspension import stop_text
+
+
+def refused_call(
+    meter: Meter,
+    day: ScopeDay,
+    account: Account,
+    label_asked: str,
+    degraded: bool,
+    *,
+    reason: Reason = "exhausted",
+    mode: Mode = "tight",
+) -> Call:
+    """A call that goes nowhere, for the record of its refusal."""
+    asked = (label_asked, reason, mode, day.day.name, degraded)
+    return Call(meter, account, None, None, day.snapshot, {}, None, None, *asked)
 
 
 def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
@@ -63,21 +80,9 @@ def stopped(meter: Meter, day: ScopeDay, stop: Stop, asked: object, operation: s
     else:
         route = snapshot.by_asked.get(asked) if isinstance(asked, str) else None
     account = (route or snapshot.chain[0]).account
-    call = Call(
-        meter,
-        account,
-        None,
-        None,
-        snapshot,
-        {},
-        None,
-        None,
-        route.label if route else UNLABELLED,
-        "stopped",
-        "tight" if route and account.spend >= route.tight_at else "normal",
-        day.day.name,
-        degraded,
-    )
+    mode: Mode = "tight" if route and account.spend >= route.tight_at else "normal"
+    label = route.label if route else UNLABELLED
+    call = refused_call(meter, day, account, label, degraded, reason="stopped", mode=mode)
     stopped_at = datetime.fromtimestamp(stop.stopped_at_epoch, snapshot.budget.timezone)
     return BudgetStopped(stop_text(stop, snapshot), operation, stop.stopped_by, stopped_at, stop.reason, call.free())
 

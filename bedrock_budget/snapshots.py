@@ -13,7 +13,7 @@ from .core.keys import UsageKey, scope_key, shadow_of
 from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
-from .core.refresh import Intervals
+from .core.refresh import EVERYWHERE, Intervals
 from .core.selection import Fits
 from .core.worst_case import WorstCase
 from .pool import Pool
@@ -91,7 +91,7 @@ class Cap:
         self.label = label
         self.accounts = accounts
         self.account = self  # as it has a spend of its own
-        self.position = None
+        self.position = EVERYWHERE
         self.quota_pico_usd = quota_pico_usd
         self.tight_at = -(-quota_pico_usd * tight_pct // 100)
         self.pool = pool

@@ -67,7 +67,8 @@ def note_stop(before: Stop | None, snapshot: Snapshot) -> None:
         log.warning("%s is no longer stopped", snapshot.budget.scope)
     else:
         level = logging.ERROR if stop.stopped_by == AUTOMATIC else logging.WARNING
-        log.log(level, "calls of %s are refused: %s", snapshot.budget.scope, stop_text(stop, snapshot))
+        what = "are" if snapshot.real is None else "would be, but for enforcement: shadow,"
+        log.log(level, "calls of %s %s refused: %s", snapshot.budget.scope, what, stop_text(stop, snapshot))
 
 
 def stop_text(stop: Stop, snapshot: Snapshot) -> str:

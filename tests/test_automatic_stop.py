@@ -198,10 +198,10 @@ def test_looks_hurry_when_the_stop_is_near(process: ByHand, store: UnreliableSto
     process.admit()
     for _ in range(12):
         process.look_at_spend()
-    assert process.day.interval_secs == 300
+    assert process.day.schedule.interval_secs == 300
     overspend(process, 1800)  # as much again would bring it about
-    assert process.day.interval_secs is not None
-    assert process.day.interval_secs <= 150
+    assert process.day.schedule.interval_secs is not None
+    assert process.day.schedule.interval_secs <= 150
 
 
 def test_a_stop_that_cannot_be_written_is_tried_again(process: ByHand, store: UnreliableStore) -> None:

@@ -51,7 +51,7 @@ def look(*clients: PriceKeeperClient) -> None:
     for each in clients:
         day = each._scope.day
         assert day is not None
-        day.spend_due_at = 0.0
+        day.schedule = day.schedule.brought_forward()
         each._keeper.scopes._look(day)
 
 

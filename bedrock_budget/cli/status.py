@@ -12,7 +12,7 @@ from ..core.errors import ConfigError
 from .exits import DONE
 from .options import AddParser, add_command, add_scope, note, opened
 from .stop import described
-from .table_text import aligned, clock_time, day_text, dollars_column, iso, one_line, percent_cell, span
+from .table_text import aligned, clock_time, day_text, dollars, dollars_column, iso, one_line, percent_cell, span
 
 if TYPE_CHECKING:
     from ..keeper import Keeper
@@ -190,11 +190,27 @@ def _text(status: ScopeStatus, now: datetime) -> str:
         lines.append(
             f"  Pinned to {one_line(pin.label)} by {one_line(pin.created_by)} until {until}: {one_line(pin.reason)}"
         )
+    if (shadow := _shadow(status.labels)) is not None:
+        lines.append(f"  {shadow}")
     if status.sticky_label is not None:
         lines.append(f"  Fallen back to {status.sticky_label} for the rest of the day.")
     if status.degraded:
         lines.append("  Degraded: the store could not be read completely, so overrides and fallbacks may be missing.")
     return "\n".join(lines)
+
+
+def _shadow(labels: "Sequence[LabelStatus]") -> str | None:
+    """What shadow enforcement would have done; None under another enforcement."""
+    if any(label.shadow_requests is None for label in labels):
+        return None
+    requests = sum(label.requests for label in labels)
+    served = sum(label.shadow_requests or 0 for label in labels)
+    elsewhere = sum(max(label.requests - (label.shadow_requests or 0), 0) for label in labels) - (requests - served)
+    saved = sum(label.spend_usd_micros - (label.shadow_spend_usd_micros or 0) for label in labels)
+    return (
+        f"In shadow, so nothing is changed: of {requests:,} calls it would have sent {max(elsewhere, 0):,} to another "
+        f"label and refused {max(requests - served, 0):,}, saving {dollars(saved)}."
+    )
 
 
 def _row(label: "LabelStatus", spend: str, quota: str) -> tuple[str, ...]:

@@ -53,6 +53,10 @@ class Intervals(NamedTuple):
     tight_pct: int = 95
 
 
+#: The place of a cap: it counts whatever calls ask for, and whoever makes them.
+EVERYWHERE = -1
+
+
 class OwnSpender(Spender, Protocol):
     """Effective spend, and the part of it that is this process's own and no look has shown yet."""
 
@@ -62,7 +66,7 @@ class OwnSpender(Spender, Protocol):
 
 class Watched(Protocol):
     """A label, its quota (None: unlimited), what is known of its spend, and its place in the ordering (None: outside
-    it, a chain of itself)."""
+    it, a chain of itself); or a cap over several labels, whose place is `EVERYWHERE`."""
 
     @property
     def label(self) -> str: ...
@@ -126,7 +130,7 @@ class Schedule:
             quota = label.quota_pico_usd
             if (frequent and label not in in_use) or (label.position is None and quota is None):
                 continue
-            if label.position is not None and label.position < sticky:
+            if label.position is not None and EVERYWHERE < label.position < sticky:
                 continue  # no call can go there any more
             if quota is not None and (frequent or label.account.spend * 100 >= quota * SHARDS_FROM_PCT):
                 shards.append(label)
@@ -170,11 +174,13 @@ class Schedule:
         left = [
             label
             for label in labels
-            if (label.position is None or label.position >= sticky)
+            if (label.position is None or label.position == EVERYWHERE or label.position >= sticky)
             and (label.quota_pico_usd is None or label.account.spend < label.quota_pico_usd)
         ]
-        in_force = next((label for label in left if label.position is not None), None)
-        return [label for label in left if label is in_force or self._is_spent_on(label)]
+        in_force = next((label for label in left if label.position is not None and label.position >= 0), None)
+        return [
+            label for label in left if label is in_force or label.position == EVERYWHERE or self._is_spent_on(label)
+        ]
 
     def _is_spent_on(self, label: Watched) -> bool:
         seen = self.seen.get(label.label, UNSEEN)

@@ -22,8 +22,8 @@ from . import dynamodb_stops as stops
 from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
+from .dynamodb_index import listed
 from .dynamodb_leases import DynamoDBLeases
-from .parallel import in_parallel
 from .rules import MismatchLog, check_app, check_batch, expired, plain_item, stop_in_force
 from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
 
@@ -213,36 +213,18 @@ class DynamoDBStore(Store):
         return True
 
     def active_keys(self, hours: Iterable[str]) -> Mapping[UsageKey, int]:
-        return self._listed([partition for hour in set(hours) for partition in active_partitions(hour)])
+        return listed(
+            self._calls,
+            [partition for hour in set(hours) for partition in active_partitions(hour)],
+            self.parallel_requests,
+        )
 
     def active_keys_since(
         self, hours: Sequence[str], *, since_epoch: float, now_epoch: float
     ) -> Mapping[UsageKey, int]:
         until = now_epoch + _CLOCKS_APART_SECS
-        return self._listed([each for hour in hours for each in active_partitions(hour, since_epoch, until)])
-
-    def _listed(self, partitions: Sequence[str]) -> dict[UsageKey, int]:
-        active: dict[UsageKey, int] = {}
-        for found in in_parallel(self._in_partition, partitions, self.parallel_requests):
-            for key, shard in found:
-                active[key] = max(active.get(key, 0), shard + 1)
-        return active
-
-    def _in_partition(self, partition: str) -> list[tuple[UsageKey, int]]:
-        """The shards that a partition of the index lists."""
-        assert USAGE.index is not None
-        shards: list[tuple[UsageKey, int]] = []
-        for item in self._calls.query(
-            USAGE,
-            IndexName=USAGE.index.name,
-            KeyConditionExpression="active_hour = :hour",
-            ExpressionAttributeValues={":hour": items.text(partition)},
-        ):
-            try:
-                shards.append(parse_shard_key(item["shard_key"]["S"], item["date_key"]["S"]))
-            except (KeyError, ValueError) as exc:
-                raise items.unreadable(item, exc) from exc
-        return shards
+        partitions = [each for hour in hours for each in active_partitions(hour, since_epoch, until)]
+        return listed(self._calls, partitions, self.parallel_requests)
 
     def read_controls(
         self, org_id: str, app_id: str | None, *, scope: str, day: str, now_epoch: float, consistent: bool = False

@@ -17,7 +17,15 @@ from typing import NamedTuple
 
 from bedrock_budget.core.account import Account
 from bedrock_budget.core.budget import Refresh
-from bedrock_budget.core.keys import ACTIVE_BUCKETS, WRITER_ID_LENGTH, UsageKey, active_key, shard_key, shard_of
+from bedrock_budget.core.keys import (
+    ACTIVE_BUCKETS,
+    SLOT_SECS,
+    WRITER_ID_LENGTH,
+    UsageKey,
+    active_key,
+    shard_key,
+    shard_of,
+)
 from bedrock_budget.core.refresh import CONTROLS_SECS, Intervals, Schedule, total_is_stale
 from bedrock_budget.core.selection import Choice, select, sticky_target
 from bedrock_budget.core.usage import Usage
@@ -36,8 +44,8 @@ WRITE_UNIT_BYTES = 1024
 READ_UNIT_BYTES = 4096
 WRITE_UNIT_USD = 0.625e-6
 READ_UNIT_USD = 0.125e-6
-#: The Config items of app and org, their overrides, and the sticky state: eventually consistent.
-CONTROLS_READ_UNITS = 5 * 0.5
+#: The Config items of app and org, their overrides and stops, and the sticky state: eventually consistent.
+CONTROLS_READ_UNITS = 7 * 0.5
 TOTAL_READ_UNITS = 0.5
 
 
@@ -115,7 +123,7 @@ class Shard:
 
     cost: int = 0
     size: int = 0
-    hour: int = -1
+    slot: int = -1  # of the index
     writers: dict[str, int] = field(default_factory=dict)
 
 
@@ -143,10 +151,10 @@ class Store:
         self.cost += cost
         self.writes += 1
         self.write_units += ceil(max(before, shard.size) / WRITE_UNIT_BYTES)
-        hour = int(now // 3600)
-        if hour != shard.hour:  # the index: put; and delete the old entry, if there is one
-            self.write_units += 1 if shard.hour < 0 else 2
-            shard.hour = hour
+        slot = int(now // SLOT_SECS)
+        if slot != shard.slot:  # the index: put; and delete the old entry, if there is one
+            self.write_units += 1 if shard.slot < 0 else 2
+            shard.slot = slot
 
     def sum_shards(self) -> int:
         self.read_units += sum(ceil(shard.size / READ_UNIT_BYTES) for shard in self.shards)
