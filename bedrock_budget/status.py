@@ -30,7 +30,7 @@ def read_status(day: ScopeDay, now: datetime, store: Store, meter: Meter) -> lis
     amounts = _read(store, meter, [*spent, *would])
     pools = {route.label: route.pool.slice.key for route in snapshot.chain if route.pool is not None}
     granted: Mapping[UsageKey, int] = store.read_granted(pools.values()) if pools else {}
-    in_force = route_in_force(snapshot, now)
+    in_force = None if snapshot.stop_at(now) else route_in_force(snapshot, now)
     rows: list[LabelStatus] = []
     for route, account in zip(snapshot.chain, spent, strict=True):
         quota = route.quota_pico_usd
@@ -77,6 +77,8 @@ def _read(store: Store, meter: Meter, accounts: Sequence[Account]) -> dict[Accou
 def route_in_force(snapshot: Snapshot, now: datetime) -> Route | None:
     """Where a call that names no label goes now, or would go if nothing were stopped; None if nowhere."""
     override = snapshot.override_at(now)
+    if override is None and any(cap.spend >= cap.quota_pico_usd for cap in snapshot.caps):
+        return None
     outcome = select(snapshot.chain, 0, False, snapshot.sticky, override, None, snapshot.serve_last)
     if isinstance(outcome, Choice):
         return snapshot.chain[outcome.place] if outcome.place >= 0 else override

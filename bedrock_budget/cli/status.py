@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
 from ..core.errors import ConfigError
+from ..core.keys import SHADOW_SUFFIX
+from ..core.money import micros_half_up
 from .exits import DONE
 from .options import AddParser, add_command, add_scope, note, opened
 from .stop import described
@@ -17,6 +19,7 @@ from .table_text import aligned, clock_time, day_text, dollars, dollars_column, 
 if TYPE_CHECKING:
     from ..keeper import Keeper
     from ..record import LabelStatus
+    from ..snapshots import Cap
     from ..stores import Override, Stop
     from .orgs import Orgs
 
@@ -51,6 +54,8 @@ class ScopeStatus:
     sticky_label: str | None
     override: "Override | None"
     stop: "Stop | None"
+    enforcement: str
+    caps: "Sequence[Cap]"
     labels: "Sequence[LabelStatus]"
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -69,6 +74,15 @@ class ScopeStatus:
             "sticky_label": self.sticky_label,
             "override": None if self.override is None else self.override._asdict(),
             "stop": None if self.stop is None else self.stop._asdict(),
+            "enforcement": self.enforcement,
+            "caps": [
+                {
+                    "key": cap.label,
+                    "spend_usd_micros": micros_half_up(cap.spend),
+                    "limit_usd_micros": micros_half_up(cap.quota_pico_usd),
+                }
+                for cap in self.caps
+            ],
             "labels": [_figures(label) for label in self.labels],
         }
 
@@ -150,7 +164,7 @@ def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | Non
     return ScopeStatus(
         org_id=org_id,
         app_id=shown,
-        scope=snapshot.budget.scope,
+        scope=snapshot.budget.scope.removesuffix(SHADOW_SUFFIX),
         org_day=day.day.name,
         timezone_name=snapshot.budget.timezone_name,
         timezone=snapshot.budget.timezone,
@@ -161,6 +175,8 @@ def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | Non
         sticky_label=snapshot.chain[snapshot.sticky].label if snapshot.sticky else None,
         override=snapshot.override,
         stop=stop,
+        enforcement=snapshot.budget.settings.enforcement,
+        caps=snapshot.caps,
         labels=labels,
     )
 
@@ -190,6 +206,14 @@ def _text(status: ScopeStatus, now: datetime) -> str:
         lines.append(
             f"  Pinned to {one_line(pin.label)} by {one_line(pin.created_by)} until {until}: {one_line(pin.reason)}"
         )
+    for cap in status.caps:
+        whose = "all apps of the org" if cap.label.startswith("org_") else "all labels"
+        spend, limit = dollars(micros_half_up(cap.spend)), dollars(micros_half_up(cap.quota_pico_usd))
+        used = percent_cell(100 * cap.spend / cap.quota_pico_usd if cap.quota_pico_usd else 100.0)
+        lines.append(f"  Of {whose}: {spend} of {limit} ({used})")
+    if status.enforcement == "strict":
+        aside = sum(max((each.granted_usd_micros or 0) - each.spend_usd_micros, 0) for each in status.labels)
+        lines.append(f"  Strict: {dollars(aside)} beyond the spend is set aside for calls.")
     if (shadow := _shadow(status.labels)) is not None:
         lines.append(f"  {shadow}")
     if status.sticky_label is not None:

@@ -15,6 +15,9 @@ ACTIVE_BUCKETS = 8
 SLOT_SECS = 600
 _SLOTS = 3600 // SLOT_SECS
 
+#: Ends the scope in which shadow enforcement counts.
+SHADOW_SUFFIX = "#SHADOW"
+
 #: A writer's name: ``w`` and ten URL-safe characters, so that no other attribute of a shard item looks like one.
 WRITER_ID_LENGTH = 11
 
@@ -61,7 +64,7 @@ def scope_key(org_id: str, app_id: str | None) -> str:
 
 def shadow_of(scope: str) -> str:
     """The scope in which shadow enforcement counts what would have been spent. No id has a ``#``."""
-    return f"{scope}#SHADOW"
+    return scope + SHADOW_SUFFIX
 
 
 def date_key(day: str) -> str:

@@ -10,6 +10,8 @@ from cli.command_line import DAY, NOW_EPOCH, Run, spend
 
 from bedrock_budget import PriceKeeperClient
 from bedrock_budget.core.errors import ConfigError, StoreError
+from bedrock_budget.core.holds import Grant
+from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.record import LabelStatus
 from bedrock_budget.stores import Override, SQLiteStore, Sticky
@@ -57,6 +59,8 @@ def test_json_has_the_names_and_exact_figures_of_the_record(run: Run, store: SQL
         "sticky_label": None,
         "override": None,
         "stop": None,
+        "enforcement": "normal",
+        "caps": [],
     }
     assert set(labels[0]) == set(LabelStatus.__slots__) - {"outcomes"}  # the process's own
     assert labels[0] == {
@@ -73,6 +77,9 @@ def test_json_has_the_names_and_exact_figures_of_the_record(run: Run, store: SQL
         "requests": 4,
         "in_force": True,
         "mode": "normal",
+        "granted_usd_micros": None,
+        "shadow_spend_usd_micros": None,
+        "shadow_requests": None,
     }
 
 
@@ -283,3 +290,40 @@ def test_another_configuration_and_store_can_be_named(run: Run, folder: Path, co
     other.close()
     ran = run("status", "--org", "initech", "--config", "other.yaml", "--store", "sqlite:///other.db")
     assert "$12.3456" in ran.out
+
+
+# -- enforcement
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"enforcement": "strict"}, "  Strict: $0.250000 beyond the spend is set aside for calls."),
+        ({"daily_total_usd_micros": 2_000_000}, "  Of all labels: $1.00 of $2.00 (50.00 %)"),
+        ({"org_daily_total_usd_micros": 4_000_000}, "  Of all apps of the org: $3.00 of $4.00 (75.00 %)"),
+    ],
+    ids=["strict", "cap", "the org's cap"],
+)
+def test_says_what_else_limits_a_scope(run: Run, store: SQLiteStore, settings: dict[str, Any], expected: str) -> None:
+    spend(store, "acme", "billing", "premium", 1_000_000)
+    spend(store, "acme", None, "*", 3_000_000)
+    key = UsageKey("ORG#acme#APP#billing", "premium", DAY)
+    store.write_grant(Grant(key, "wexampleOne", 1, 1_250_000_000_000, None, 0, NOW_EPOCH + 10))
+    org = {name: value for name, value in settings.items() if name.startswith("org_")}
+    store.put_config("acme", None, org)
+    store.put_config("acme", "billing", {name: value for name, value in settings.items() if name not in org})
+    assert expected in run("status", "--org", "acme", "--app", "billing").out.splitlines()
+
+
+def test_says_what_shadow_would_have_done(run: Run, store: SQLiteStore, local_bedrock: LocalBedrock) -> None:
+    store.put_config("acme", "billing", {"enforcement": "shadow", "quotas": {"premium": 1}})
+    spend(store, "acme", "billing", "premium", 3_000_000, requests=3)
+    would = "billing#SHADOW"
+    spend(store, "acme", would, "premium", 1_000_000, requests=1)
+    spend(store, "acme", would, "standard", 400_000, requests=1)
+    (found,) = scopes(run, "--org", "acme", "--app", "billing")
+    assert (found["scope"], found["enforcement"]) == ("ORG#acme#APP#billing", "shadow")
+    assert [label["shadow_spend_usd_micros"] for label in found["labels"]] == [1_000_000, 400_000, 0]
+    said = run("status", "--org", "acme", "--app", "billing").out
+    expected = "of 3 calls it would have sent 1 to another label and refused 1, saving $1.60."
+    assert f"In shadow, so nothing is changed: {expected}" in said
