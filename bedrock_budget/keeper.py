@@ -335,5 +335,4 @@ class Keeper:
             self.drainer.after_fork_in_child()
         self.scopes.after_fork_in_child()
         self.meter.after_fork_in_child()
-        self.pools.after_fork_in_child()
         self._used = False
