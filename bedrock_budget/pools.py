@@ -145,6 +145,8 @@ class Pools:
         with self._changed:
             for pool in pools:
                 pool.slice.settle(worst_case, charge)
+                if pool.slice.granted < 0:  # there may have been nothing to hold, and so nothing written yet
+                    self._granted[pool] = None
             if self._journal is not None:
                 self._journal.settled(worst_case, charge, [pool.slice.holder_id for pool in pools])
         if self._keep_nothing or self._closed:
@@ -303,6 +305,8 @@ class Pools:
                     continue
                 pool.busy = True
             try:
+                if share.spent_before is None:
+                    share.spent_before = pool.spent(self._store, self._meter)
                 while True:
                     with self._changed:
                         grant = share.in_flight or share.give_back()

@@ -12,15 +12,22 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import pytest
 from doubles import AWAY
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bedrock_budget.core.account import Amounts, Batch
 from bedrock_budget.core.errors import StoreError
@@ -44,6 +51,7 @@ LABELS = ("premium", "*")
 #: The pools of a call: with a quota and a cap, with one of them.
 KINDS = st.sampled_from([("premium",), ("premium", "*"), ("*",)])
 QUOTAS = st.sampled_from([0, 90, 3_000, 24_000])  # a slice of the last: 60
+COSTS = st.sampled_from(["nothing", "half", "all", "more"])
 WORST_CASES = st.integers(0, 40)
 SPENT_BEFORE = 17
 DAY_SECS = 86_400
@@ -55,13 +63,23 @@ class Died(BaseException):
     """The end of a process, in the middle of what it did."""
 
 
+class FullDisk:
+    """A file that takes no more."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.truncate, self.close, self.fileno = file.truncate, file.close, file.fileno
+
+    def write(self, data: bytes) -> int:
+        raise OSError("no space left on device")
+
+
 class Process:
     """A process at work, or what is left of it."""
 
     def __init__(self, model: "Model", skew_secs: float, *, journaled: bool, keep_nothing: bool) -> None:
         self.model = model
-        self.clock = ManualClock()
-        self.clock.advance(model.now_secs + skew_secs)
+        now = datetime.fromtimestamp(START + model.now_secs + skew_secs, UTC)
+        self.clock = ManualClock(now, monotonic=skew_secs)
         self.journal = Journal(model.root, "memory://") if journaled else None
         self.store = Connection(model, self)
         self.meter = Meter(self.store, self.clock, journal=self.journal)
@@ -95,7 +113,7 @@ class Process:
     def die(self) -> None:
         """As the kernel does it: nothing is written any more, files are closed and locks given back."""
         self.dead = True
-        self.exact = self.exact and self.journal is not None
+        self.exact = self.exact and self.journal is not None and not self.closed
         if self.journal is not None:
             self.journal.after_fork_in_child()
 
@@ -245,11 +263,27 @@ class Model(RuleBasedStateMachine):
                 assert found in pools
             self.check()
 
+    @precondition(lambda self: self.living())
+    @rule(
+        number=st.integers(0, 9),
+        labels=KINDS,
+        calls=st.lists(st.tuples(WORST_CASES, COSTS), min_size=1, max_size=5),
+        fault=FAULTS,
+    )
+    def calls_at_once(self, number: int, labels: tuple[str, ...], calls: list[tuple[int, str]], fault: Fault) -> None:
+        process = self.pick(number)
+        for worst_case, _ in calls:
+            self.call(number=self.living().index(process), labels=labels, worst_case=worst_case, fault="none", times=1)
+        for _, cost in calls:
+            if process.calls and not process.dead:
+                self.note("settle")
+                self.settle_one(process, 0, cost, False, fault)
+
     @precondition(lambda self: any(process.calls for process in self.living()))
     @rule(
         number=st.integers(0, 9),
         which=st.integers(0, 99),
-        cost=st.sampled_from(["nothing", "half", "all", "more"]),
+        cost=COSTS,
         keep=st.booleans(),
         fault=FAULTS,
     )
@@ -263,6 +297,8 @@ class Model(RuleBasedStateMachine):
         hold, keys = process.calls.pop(which % len(process.calls))
         worst_case = hold.worst_case
         amount = {"nothing": 0, "half": worst_case // 2, "all": worst_case, "more": worst_case + 7}[cost]
+        if not worst_case:
+            amount = 0  # what has no price has neither a worst case nor a cost
         hold.keep = keep
         charge = max(amount, worst_case) if keep else amount
         for key in keys:
@@ -271,7 +307,7 @@ class Model(RuleBasedStateMachine):
         self.during(process, fault, lambda: hold.settle(amount))
         hold.settle(amount)  # again is nothing
 
-    @precondition(lambda self: self.living())
+    @precondition(lambda self: any(process.calls for process in self.living()))
     @rule(number=st.integers(0, 9))
     def crash(self, number: int) -> None:
         self.note("crash")
@@ -342,7 +378,7 @@ class Model(RuleBasedStateMachine):
         assert journal is not None
         if what == "fails":
             if journal._file is not None:
-                journal._file.close()  # the next record cannot be written
+                journal._file = FullDisk(journal._file)  # type: ignore[assignment]
                 process.exact = False
         elif not process.closed and (what == "works again" or journal._file is not None):
             with process.meter.lock:
@@ -377,8 +413,10 @@ class Model(RuleBasedStateMachine):
         found = self.store.read_granted(self.keys)
         for key in self.keys:
             granted = found.get(key)
-            assert (granted or SPENT_BEFORE) == SPENT_BEFORE + sum(each.granted[key] for each in self.processes)
-            if granted is not None:
+            if granted is None:
+                assert not any(process.granted[key] for process in self.processes)
+            else:
+                assert granted == SPENT_BEFORE + sum(process.granted[key] for process in self.processes)
                 excess = sum(process.excess[key] for process in self.processes)
                 assert granted <= max(self.highest[key.label], SPENT_BEFORE) + excess
         for process in self.processes:
@@ -401,8 +439,12 @@ class Model(RuleBasedStateMachine):
             for process in self.processes:
                 held = process.held()  # when it died: nobody knows what became of it
                 for key in self.keys:
-                    if process.exact or not process.dead and not process.keep_nothing:
-                        assert process.granted[key] == process.charged[key] + held[key], (key, "set aside for nobody")
+                    if process.exact or (not process.dead and not process.keep_nothing):
+                        assert process.granted[key] == process.charged[key] + held[key], (
+                            key,
+                            vars(process),
+                            "set aside for nobody",
+                        )
             for path in files.folders_in(self.root) if self.root.exists() else ():
                 assert not path.name.startswith(files.IN_DOUBT)
         finally:
