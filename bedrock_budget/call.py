@@ -14,9 +14,9 @@ from .core.outcomes import OUTCOMES, Outcome
 from .core.pricing import Price, cost_pico_usd
 from .core.selection import Mode, Reason
 from .core.usage import NOTHING, Counts, Usage
+from .hold import Hold
 from .meter import Meter
 from .outcomes import outcome_of
-from .pools import Hold
 from .record import Record
 from .snapshots import Route, Snapshot
 
@@ -151,6 +151,8 @@ class Call:
             self._failed(exc)
         except Exception:  # of an exception that is not as botocore makes it: it is what the caller has to see
             log.exception("a call that failed could not be settled: %r", exc)
+            if self.hold is not None:  # nobody knows what it cost
+                self.hold.settle(self.hold.worst_case)
 
     def _failed(self, exc: BaseException) -> None:
         if isinstance(exc, ClientError):

@@ -333,5 +333,4 @@ class Keeper:
             self.drainer.after_fork_in_child()
         self.scopes.after_fork_in_child()
         self.meter.after_fork_in_child()
-        self.pools.after_fork_in_child()
         self._used = False

@@ -199,7 +199,7 @@ class KnownScopes:
         self._observer.look(day)
         if day.error is None:
             self._looked_at.add((day.org_id, day.app_id))
-            self._pools.tend(day.snapshot.all_pools)
+            self._pools.tend()
 
     def _look_again_where_surprised(self) -> None:
         with self._lock:
@@ -207,6 +207,7 @@ class KnownScopes:
         for day in days:
             if day.is_surprised():
                 self._refresher.bring_forward(day)
+        self._pools.tend()  # calls may end long after anybody looks for their scope
 
     def _forget(self, day: ScopeDay) -> None:
         day.leave()

@@ -67,6 +67,7 @@ class Meter:
         self._journal = journal
         self.on_written: Callable[[], None] = lambda: None  # called after each pass
         self.settled_all: Callable[[], bool] = lambda: True  # whether the journal is needed for nothing else
+        self.begun_afresh: Callable[[], None] = lambda: None  # called in a forked child: there is another lock
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -230,6 +231,11 @@ class Meter:
             )
         return done
 
+    def end_journal(self) -> None:
+        """Remove the journal, if the meter is closed and the journal needed for nothing."""
+        if self._closing.is_set():
+            self._outbox.close_journal(self.settled_all)
+
     def at_exit(self, timeout: float) -> None:
         if not self._closing.is_set():  # else who closed it has seen to what was left
             self.close(timeout)
@@ -239,6 +245,7 @@ class Meter:
         if self._journal is not None:
             self._journal.after_fork_in_child()
         self._start_afresh()
+        self.begun_afresh()
 
     # -- the background thread
 
@@ -320,6 +327,6 @@ class Meter:
                 return
         self._tell_written()
         if self._closing.is_set():
-            self._outbox.close_journal(self.settled_all)
+            self.end_journal()
         else:
             self._outbox.tend_journal()

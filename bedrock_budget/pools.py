@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from math import inf
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from .core.errors import StoreError
 from .core.holds import SLICES_A_QUOTA, Grant, Slice
 from .core.keys import UsageKey
 from .core.money import usd_text
+from .hold import Hold
 from .meter import Meter
+from .outbox import CLOCK_STEP_SECS, IN_DOUBT_SECS
 from .pool import Pool
 from .stores.contract import SequenceConflict, Store
 from .writers import new_writer_id
@@ -32,29 +35,16 @@ log = logging.getLogger("bedrock_budget")
 
 #: A slice that no call has used for this long goes back.
 IDLE_SECS = 30.0
+#: Between two searches for such slices.
+TEND_SECS = 5.0
 #: A call waits no longer than this for another one that is taking a slice.
 WAIT_SECS = 10.0
 #: A quota in so many slices that each call takes what it needs and no more.
 NO_SLICES = 1 << 62
 #: Others may take what a refusal has just said is left.
 ATTEMPTS = 16
-
-
-class Hold:
-    """The worst case of one call, set aside in all of its pools until it is settled."""
-
-    __slots__ = ("_owner", "keep", "pools", "worst_case")
-
-    def __init__(self, owner: "Pools", pools: Sequence[Pool], worst_case: int) -> None:
-        self._owner = owner
-        self.pools = pools
-        self.worst_case = worst_case
-        self.keep = False  # all of it counts as spent, whatever the call says it cost
-
-    def settle(self, cost_pico_usd: int) -> None:
-        """The call has cost this much. Never raises for the store's sake."""
-        charge = max(cost_pico_usd, self.worst_case) if self.keep else cost_pico_usd
-        self._owner.settle(self.pools, self.worst_case, charge)
+#: Giving back stops after so many failures in a row: the store is away, not one of its items.
+FAILURES_A_PASS = 3
 
 
 class Pools:
@@ -70,19 +60,19 @@ class Pools:
         self._journal = journal
         self._keep_nothing = keep_nothing
         self._start_afresh()
+        meter.begun_afresh = self._start_afresh
         if journal is not None:
             journal.carry = self.records
 
     def _start_afresh(self) -> None:
+        # Also in a forked child, as often as the meter does: the slices are the parent's.
+        self.life = object()
         self._changed = threading.Condition(self._meter.lock)
         # One pool a key for as long as a scope or a call holds it, or anything has to be given back.
         self._pools: weakref.WeakValueDictionary[UsageKey, Pool] = weakref.WeakValueDictionary()
-        self._granted: dict[Pool, None] = {}  # those that have been written
+        self._granted: dict[Pool, None] = {}  # those that have been written, and may have something to give back
+        self._tended_at = -inf
         self._closed = False
-
-    def after_fork_in_child(self) -> None:
-        """The slices are the parent's. Call it after the meter's."""
-        self._start_afresh()
 
     def pool(self, key: UsageKey, quota_pico_usd: int, expires_at_epoch: int, accounts: Sequence[Account]) -> Pool:
         """The pool of a quota; the same one for all who ask."""
@@ -139,6 +129,8 @@ class Pools:
             with self._changed:
                 for pool in done:
                     pool.slice.settle(worst_case, 0)
+            if done and (self._keep_nothing or self._closed):
+                self.give_back(done)
 
     def _held(self, pools: Sequence[Pool], worst_case: int) -> Hold:
         now = self._clock.monotonic()
@@ -153,52 +145,55 @@ class Pools:
         with self._changed:
             for pool in pools:
                 pool.slice.settle(worst_case, charge)
+                if pool.slice.granted < 0:  # there may have been nothing to hold, and so nothing written yet
+                    self._granted[pool] = None
             if self._journal is not None:
                 self._journal.settled(worst_case, charge, [pool.slice.holder_id for pool in pools])
         if self._keep_nothing or self._closed:
             self.give_back(pools)
+            self._meter.end_journal()
 
     # -- slices
 
     def _hold_one(self, pool: Pool, worst_case: int) -> bool:
         deadline = monotonic() + WAIT_SECS
-        share = pool.slice
-        while True:
-            with self._changed:
-                if self._is_covered(pool) and share.hold(worst_case):
+        with self._changed:
+            while True:
+                # Read each time: it is another one after a `SequenceConflict`.
+                if self._is_covered(pool) and pool.slice.hold(worst_case):
                     return True
-                if pool.busy:
-                    if not self._changed.wait(deadline - monotonic()):
-                        raise StoreError(f"no slice of the quota of {share.key}: another call is waiting for the store")
-                    continue
-                if pool.surely_refuses(worst_case, self._clock.monotonic()):
-                    return False
-                pool.busy = True
-            try:
-                taken = self._take(pool, worst_case)
-            finally:
-                self._free(pool)
-            if not taken:
+                if not pool.busy:
+                    break
+                if not self._changed.wait(deadline - monotonic()):
+                    raise StoreError(
+                        f"no slice of the quota of {pool.slice.key}: another call is waiting for the store"
+                    )
+            if pool.surely_refuses(worst_case, self._clock.monotonic()):
                 return False
+            pool.busy = True
+        try:
+            return self._take(pool, worst_case)
+        finally:
+            self._free(pool)
 
     def _take(self, pool: Pool, worst_case: int) -> bool:
-        """Take a slice that has room for a call. False if there is no room for it."""
+        """Take a slice that has room for a call, and hold it. False if there is no room for it."""
         share = pool.slice
         began = self._clock.monotonic()
-        if share.spent_before is None:
-            share.spent_before = self._spent(pool)
         most: int | None = None
         for _ in range(ATTEMPTS):
+            if share.spent_before is None:
+                share.spent_before = pool.spent(self._store, self._meter)
             with self._changed:
                 self._granted[pool] = None
                 grant = share.in_flight or self._next_grant(share, worst_case, most)
-            self._write(pool, grant)
+            known = self._write(pool, grant)
             with self._changed:
-                need = worst_case - share.unheld
-                if need <= 0 and self._is_covered(pool):
+                if self._is_covered(pool) and share.hold(worst_case):
                     pool.first_refused_at = None
                     return True
-                if grant.change_pico_usd > 0:  # else it was an older write, whose outcome was not known
+                need = worst_case - share.unheld
+                if known and grant.change_pico_usd > 0:  # else it was an older write
                     room = share.room or 0
                     if room < need:
                         break
@@ -215,11 +210,18 @@ class Pools:
             return share.renew()
         return share.take(worst_case, most=most, slices=NO_SLICES if self._keep_nothing else SLICES_A_QUOTA)
 
-    def _write(self, pool: Pool, grant: Grant) -> None:
-        """Send a grant that is in flight, for who has made the pool busy. Raises StoreError: it stays in flight."""
+    def _write(self, pool: Pool, grant: Grant) -> bool:
+        """Send a grant that is in flight, for who has made the pool busy. False if it is too late for that: its
+        outcome stays unknown. Raises StoreError: it stays in flight."""
         journal = self._journal
         share = pool.slice
         failures = 0
+        if self._keep_nothing and self._is_in_doubt(pool):
+            with self._changed:
+                share.abandon()
+                pool.sent_at = None
+            log.error("in doubt: %s of %s may stay set aside", usd_text(abs(grant.change_pico_usd)), share.key)
+            return False
         if journal is not None:
             with self._changed:
                 failures = journal.failures
@@ -232,32 +234,33 @@ class Pools:
             with self._changed:
                 pool.slice = Slice(share.key, new_writer_id(), share.quota, share.expires_at_epoch)
                 pool.slice.held, pool.slice.granted = share.held, share.granted
+                if journal is not None:
+                    journal.slice(pool.slice)
             log.error("going on under a new holder id, because another program uses this one: %s", exc)
             raise
         with self._changed:
             share.answered(outcome)
+            pool.sent_at = None
             if journal is not None:
-                pool.failures = failures
+                if outcome.applied:  # else the store has no higher number, by which a replay could tell
+                    pool.failures = failures
                 journal.granted(grant, outcome.applied)
+        return True
+
+    def _is_in_doubt(self, pool: Pool) -> bool:
+        """Whether the store, which keeps no number of this holder, would take the write in flight for another one."""
+        now_epoch = self._clock.now().timestamp()
+        if pool.sent_at is None:
+            pool.sent_at = now_epoch
+        return not -CLOCK_STEP_SECS < now_epoch - pool.sent_at < IN_DOUBT_SECS
 
     def _free(self, pool: Pool) -> None:
         with self._changed:
             pool.busy = False
+            give_back, pool.give_back_next = pool.give_back_next, False
             self._changed.notify_all()
-
-    def _spent(self, pool: Pool) -> int:
-        """What has been spent of a quota, without holds perhaps: it counts where nothing is granted yet."""
-        begun = self._meter.begin_look()
-        accounts = pool.accounts
-        keys = {account.key: account.shard_count for account in accounts}
-        sums = self._store.read_shards(keys, writer_id=self._meter.writer_id)
-        spent = 0
-        with self._changed:
-            for account in accounts:
-                found = sums[account.key]
-                unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
-                spent += found.amounts.cost_pico_usd + unseen.cost_pico_usd
-        return spent
+        if give_back:
+            self.give_back([pool])
 
     def _is_covered(self, pool: Pool) -> bool:
         # A journal that has failed knows less than was held since. A write in between makes what it says void.
@@ -265,40 +268,19 @@ class Pools:
 
     # -- back
 
-    def tend(self, pools: Iterable[Pool]) -> None:
-        """Give back what nobody has used for a while, and find out about writes whose outcome is unknown.
-
-        Raises StoreError.
-        """
-        before = self._clock.monotonic() - IDLE_SECS
-        self.give_back([pool for pool in pools if pool.used_at <= before], loud=False)
-
-    def give_back(self, pools: Iterable[Pool], *, loud: bool = True) -> bool:
-        """Give back what no call holds. False if the store has not taken all of it; it is tried again later."""
-        now_epoch = self._clock.now().timestamp()
-        for pool in pools:
-            with self._changed:
-                share = pool.slice
-                if pool.busy or (share.in_flight is None and not share.unheld) or share.expires_at_epoch <= now_epoch:
-                    continue
-                pool.busy = True
-            try:
-                while True:
-                    with self._changed:
-                        grant = share.in_flight or share.give_back()
-                    if grant is None:
-                        break
-                    self._write(pool, grant)
-            except Exception as exc:  # whatever the store raised, the grant stays in flight and is repeated
-                level = logging.WARNING if loud else logging.DEBUG
-                log.log(level, "%s of %s stays set aside for now: %s", usd_text(share.unheld), share.key, exc)
-                return False
-            finally:
-                self._free(pool)
-        return True
+    def tend(self) -> None:
+        """Give back what nobody has used for a while, of all scopes, and find out about writes whose outcome is
+        unknown."""
+        now = self._clock.monotonic()
+        with self._changed:
+            if now - self._tended_at < TEND_SECS:  # every look comes by here
+                return
+            self._tended_at = now
+            idle = [pool for pool in self._granted if pool.used_at <= now - IDLE_SECS]
+        self.forget(idle)
 
     def forget(self, pools: Iterable[Pool]) -> None:
-        """Give back what the pools of a scope have, which no call has asked for in a while or whose day is over."""
+        """Give back what the pools have, which no call has asked for in a while or whose day is over."""
         given_up = list(pools)
         self.give_back(given_up, loud=False)
         now_epoch = self._clock.now().timestamp()
@@ -306,8 +288,40 @@ class Pools:
             for pool in given_up:
                 share = pool.slice
                 over = share.expires_at_epoch <= now_epoch
-                if not (pool.busy or share.held) and (over or not (share.in_flight or share.unheld)):
+                if not (pool.busy or share.held) and (over or not (share.in_flight or share.granted)):
                     self._granted.pop(pool, None)
+
+    def give_back(self, pools: Iterable[Pool], *, loud: bool = True) -> None:
+        """Give back what no call holds. What the store does not take is tried again later."""
+        now_epoch = self._clock.now().timestamp()
+        failures = 0
+        for pool in pools:
+            with self._changed:
+                share = pool.slice
+                if pool.busy:
+                    pool.give_back_next = pool.give_back_next or loud
+                    continue
+                if (share.in_flight is None and not share.unheld) or share.expires_at_epoch <= now_epoch:
+                    continue
+                pool.busy = True
+            try:
+                if share.spent_before is None:
+                    share.spent_before = pool.spent(self._store, self._meter)
+                while True:
+                    with self._changed:
+                        grant = share.in_flight or share.give_back()
+                    if grant is None:
+                        break
+                    self._write(pool, grant)
+                failures = 0
+            except Exception as exc:  # whatever the store raised, the grant stays in flight and is repeated
+                level = logging.WARNING if loud else logging.DEBUG
+                log.log(level, "%s of %s stays set aside for now: %s", usd_text(share.unused), share.key, exc)
+                failures += 1
+                if failures >= FAILURES_A_PASS:
+                    return
+            finally:
+                self._free(pool)
 
     def close(self) -> None:
         """Give back all that is not held; what calls under way still hold, when they are settled."""
@@ -319,7 +333,8 @@ class Pools:
     @property
     def outstanding(self) -> bool:
         """Whether the store counts more as granted than was spent. Call it with the meter's lock."""
-        return any(pool.slice.granted or pool.slice.in_flight for pool in self._granted)
+        shares = [pool.slice for pool in self._granted]
+        return any(share.granted or share.held or share.in_flight for share in shares)
 
     def records(self) -> "list[Record]":
         """The slices, for a new segment of the journal. Call it with the meter's lock."""

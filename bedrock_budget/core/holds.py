@@ -11,7 +11,7 @@ whatever happens to a process: one that crashes leaves its slice granted, becaus
 flight; only its journal can.
 
 A write is numbered as batches of usage are (`account.Batch`): frozen, repeated unchanged until its outcome is known,
-one at a time for a slice, and applied once. All amounts are pico-USD. Not thread-safe: `holdings.Holdings` guards it.
+one at a time for a slice, and applied once. All amounts are pico-USD. Not thread-safe: the meter's lock guards it.
 """
 
 from typing import NamedTuple
@@ -53,8 +53,8 @@ class Granted(NamedTuple):
 class Slice:
     """A process's part of one pool.
 
-    ``granted``: what it has been granted and neither spent nor returned. ``held``: of this, what is set aside for
-    calls under way.
+    ``granted``: what it has been granted and neither spent nor returned, nor is about to be returned by the write in
+    flight: the store may have that back already. ``held``: of this, what is set aside for calls under way.
     """
 
     __slots__ = (
@@ -86,6 +86,11 @@ class Slice:
     def unheld(self) -> int:
         """What calls may be held out of. Negative: a call has cost more than its hold."""
         return self.granted - self.held
+
+    @property
+    def unused(self) -> int:
+        """What is not held, and is not known to be returned."""
+        return self.unheld - (0 if self.in_flight is None else min(self.in_flight.change_pico_usd, 0))
 
     def hold(self, worst_case: int) -> bool:
         """Set aside the worst case of a call, if the slice has it."""
@@ -121,17 +126,34 @@ class Slice:
         return self._send(0, None)
 
     def _send(self, change: int, quota: int | None) -> Grant:
+        numbered = (self.key, self.holder_id, self.sequence + 1)
+        grant = Grant(*numbered, change, quota, self.spent_before or 0, self.expires_at_epoch)
+        self.send(grant)
+        return grant
+
+    def send(self, grant: Grant) -> None:
+        """A write is in flight from here on: what it returns can be held no longer."""
         assert self.in_flight is None
-        self.sequence += 1
-        self.in_flight = Grant(
-            self.key, self.holder_id, self.sequence, change, quota, self.spent_before or 0, self.expires_at_epoch
-        )
-        return self.in_flight
+        self.in_flight = grant
+        self.sequence = grant.sequence
+        self.granted += min(grant.change_pico_usd, 0)
 
     def answered(self, outcome: Granted) -> None:
         """The store has said what became of the write in flight."""
+        grant = self._landed()
+        if outcome.applied:
+            self.granted += max(grant.change_pico_usd, 0)
+        elif grant.quota_pico_usd is None:  # there is no such pool any more, so nothing of it is this slice's
+            self.granted = min(self.granted, self.held)
+            self.spent_before = None
+        self.room = self.quota - outcome.granted_pico_usd
+
+    def abandon(self) -> None:
+        """Nobody will learn what became of the write in flight. What it took is not used, what it returned is gone: so
+        less may be used than is granted, never more."""
+        self._landed()
+
+    def _landed(self) -> Grant:
         grant, self.in_flight = self.in_flight, None
         assert grant is not None
-        if outcome.applied:
-            self.granted += grant.change_pico_usd
-        self.room = self.quota - outcome.granted_pico_usd
+        return grant

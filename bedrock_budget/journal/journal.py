@@ -14,7 +14,7 @@ from time import monotonic
 from typing import IO
 
 from ..core.account import ZERO, Account, Batch
-from ..core.holds import Grant
+from ..core.holds import Grant, Slice
 from ..core.usage import Usage
 from . import files
 from .records import (
@@ -27,6 +27,7 @@ from .records import (
     HoldRecord,
     Record,
     SettledRecord,
+    SliceRecord,
     SumRecord,
     encode,
     encode_usage,
@@ -105,6 +106,10 @@ class Journal:
     def acknowledged(self, batch: Batch) -> None:
         """The store has a batch."""
         self.append(encode(AckRecord(batch.writer_id, batch.sequence)))
+
+    def slice(self, share: Slice) -> None:
+        """A slice that did not begin with nothing."""
+        self.append(encode(SliceRecord.of(share)))
 
     def grant(self, grant: Grant) -> None:
         """Before a grant is sent for the first time, or again."""

@@ -89,9 +89,11 @@ class SliceRecord(NamedTuple):
 
     @classmethod
     def of(cls, share: Slice) -> "SliceRecord":
+        # What is being returned is told by the record of the grant in flight, which follows.
+        granted = share.granted - (min(share.in_flight.change_pico_usd, 0) if share.in_flight else 0)
         return cls(
             *(share.key, share.holder_id, share.sequence, share.quota),
-            *(share.expires_at_epoch, share.granted, share.held),
+            *(share.expires_at_epoch, granted, share.held),
         )
 
     def slice(self) -> Slice:

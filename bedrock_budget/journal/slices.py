@@ -31,7 +31,8 @@ class Slices:
                 if share is None:
                     share = Slice(grant.key, grant.holder_id, grant.quota_pico_usd or 0, grant.expires_at_epoch)
                     self._slices[grant.holder_id] = share
-                share.in_flight, share.sequence = grant, grant.sequence
+                if share.in_flight is None:  # else it was sent again
+                    share.send(grant)
             case GrantedRecord(holder_id, sequence, applied):
                 share = self._slices.get(holder_id)
                 if share is not None and share.in_flight is not None and share.in_flight.sequence == sequence:
