@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent
 # Subprocesses of the tests import the installed wheel, not the checkout.
 INSTALLED = {"PYTHONSAFEPATH": "1"}
 
+# Most tests wait for processes and servers of theirs; a file stays in one process, with its fixtures.
+IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+
 
 def groups(*names: str) -> list[str]:
     return nox.project.dependency_groups(PYPROJECT, *names)
@@ -36,7 +39,7 @@ def tests(session: nox.Session) -> None:
     session.install(*groups("test"))
     install_wheel(session)
     session.run("coverage", "erase")
-    session.run("pytest", "--cov", "--cov-report=", *session.posargs, env=INSTALLED)
+    session.run("pytest", "--cov", "--cov-report=", *(session.posargs or IN_PARALLEL), env=INSTALLED)
     if not session.posargs:
         session.run("coverage", "report", "--skip-covered", "--fail-under=95")
         session.run("coverage", "report", "--include=*/bedrock_budget/core/*", "--skip-covered", "--fail-under=100")
