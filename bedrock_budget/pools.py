@@ -65,7 +65,7 @@ class Pools:
             journal.carry = self.records
 
     def _start_afresh(self) -> None:
-        # Also in a forked child, as often as the meter does: the slices are the parent's.
+        # Also in a forked child: the slices are the parent's.
         self.life = object()
         self._changed = threading.Condition(self._meter.lock)
         # One pool a key for as long as a scope or a call holds it, or anything has to be given back.
@@ -165,9 +165,8 @@ class Pools:
                 if not pool.busy:
                     break
                 if not self._changed.wait(deadline - monotonic()):
-                    raise StoreError(
-                        f"no slice of the quota of {pool.slice.key}: another call is waiting for the store"
-                    )
+                    key = pool.slice.key
+                    raise StoreError(f"no slice of the quota of {key}: another call is waiting for the store")
             if pool.surely_refuses(worst_case, self._clock.monotonic()):
                 return False
             pool.busy = True
@@ -186,7 +185,7 @@ class Pools:
                 share.spent_before = pool.spent(self._store, self._meter)
             with self._changed:
                 self._granted[pool] = None
-                grant = share.in_flight or self._next_grant(share, worst_case, most)
+                grant = share.in_flight or self._next_grant(pool, worst_case, most)
             known = self._write(pool, grant)
             with self._changed:
                 if self._is_covered(pool) and share.hold(worst_case):
@@ -205,17 +204,18 @@ class Pools:
             self._write(pool, rest)
         return False
 
-    def _next_grant(self, share: Slice, worst_case: int, most: int | None) -> Grant:
+    def _next_grant(self, pool: Pool, worst_case: int, most: int | None) -> Grant:
+        share = pool.slice
+        if not self._is_covered(pool):
+            share.sequence += 1  # a replay's next number is the one left out, so it is turned down and says so
         if share.unheld >= worst_case:
             return share.renew()
         return share.take(worst_case, most=most, slices=NO_SLICES if self._keep_nothing else SLICES_A_QUOTA)
 
     def _write(self, pool: Pool, grant: Grant) -> bool:
-        """Send a grant that is in flight, for who has made the pool busy. False if it is too late for that: its
-        outcome stays unknown. Raises StoreError: it stays in flight."""
-        journal = self._journal
-        share = pool.slice
-        failures = 0
+        """Send the grant in flight, for who has made the pool busy. False: it is too late, its outcome stays unknown.
+        Raises StoreError: it stays in flight."""
+        journal, share, failures = self._journal, pool.slice, 0
         if self._keep_nothing and self._is_in_doubt(pool):
             with self._changed:
                 share.abandon()

@@ -46,13 +46,14 @@ def run_list(args: argparse.Namespace, clock: Clock) -> int:
     elif not rows:
         print(f"no journals in {args.folder}")
     else:
-        head = ["JOURNAL", "STATE", "UNWRITTEN", "CALLS", "TORN"]
+        head = ["JOURNAL", "STATE", "UNWRITTEN", "CALLS", "SET ASIDE", "TORN"]
         shown = [
             [
                 row["name"],
                 row["state"],
                 dollars(row["unwritten_usd_micros"]),
                 str(row["unwritten_requests"]),
+                dollars(row["set_aside_usd_micros"]),
                 str(row["torn_records"]),
             ]
             for row in rows
@@ -95,6 +96,7 @@ def _row(path: Path) -> dict[str, Any]:
         "store": found.store_url,
         "unwritten_usd_micros": micros_half_up(amounts.cost_pico_usd),
         "unwritten_requests": amounts.requests,
+        "set_aside_usd_micros": micros_half_up(found.slices.set_aside),
         "torn_records": found.torn,
     }
 
@@ -125,6 +127,7 @@ def run_replay(args: argparse.Namespace, clock: Clock) -> int:
                 "written_usd_micros": micros_half_up(each.written.cost_pico_usd),
                 "written_requests": each.written.requests,
                 "in_doubt_usd_micros": micros_half_up(each.in_doubt.cost_pico_usd),
+                "returned_usd_micros": micros_half_up(each.returned_pico_usd),
                 "torn_records": each.torn,
             }
             for each in done
@@ -135,7 +138,8 @@ def run_replay(args: argparse.Namespace, clock: Clock) -> int:
         for each in done:
             written = each.written
             cost = dollars(micros_half_up(written.cost_pico_usd))
-            print(f"replayed {each.path.name}: {cost} for {written.requests} calls")
+            returned = f", {dollars(micros_half_up(each.returned_pico_usd))} returned" if each.returned_pico_usd else ""
+            print(f"replayed {each.path.name}: {cost} for {written.requests} calls{returned}")
         for exc in skipped.values():
             hint = "; --any-store if it is the same one" if isinstance(exc, OtherStore) else ""
             note(f"not replayed: {exc}{hint}")

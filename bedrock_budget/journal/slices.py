@@ -49,6 +49,12 @@ class Slices:
                 return False
         return True
 
+    @property
+    def set_aside(self) -> int:
+        """What was granted and is not known to be spent or returned, in pico-USD: calls under way may have spent what
+        they held of it."""
+        return sum(max(share.unused + share.held, 0) for share in self._slices.values())
+
     def give_back(self, store: Store, note: Callable[[Record], None], now_epoch: float) -> int:
         """Give back all that was not held. Returns how much, of the labels' own quotas and of caps alike, in pico-USD.
 

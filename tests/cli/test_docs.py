@@ -11,6 +11,7 @@ from cli.command_line import DAY, NOW_EPOCH, Ran, Run, run_main, spend
 from cli.conftest import DOCS
 
 from bedrock_budget.cli import build_parser
+from bedrock_budget.core.holds import Grant
 from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal.journal import Journal
@@ -93,6 +94,10 @@ def leave_a_journal(store: SQLiteStore, root: Path) -> None:
     key = UsageKey("ORG#acme#APP#chat", "premium", DAY)
     for _ in range(3):
         journal.append(encode_usage(key, 8, 1_450_000_000, Usage(400, 16), None))
+    slice_ = Grant(key, "wexampleTwo", 1, 25_000_000_000, 10_000_000_000_000, 0, NOW_EPOCH + 172_800)
+    journal.grant(slice_)
+    journal.granted(slice_, store.write_grant(slice_).applied)
+    journal.held(5_000_000_000, [slice_.holder_id])  # and then it was killed
     journal.after_fork_in_child()  # closes its files, as the kernel does
     (folder,) = root.iterdir()
     folder.rename(root / "4711-wexampleOne")

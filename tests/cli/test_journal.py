@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cli.command_line import DAY, Run
 
+from bedrock_budget.core.holds import Grant
 from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal.journal import Journal
@@ -41,6 +42,20 @@ def test_running_and_dead_journals_are_told_apart(run: Run, store: SQLiteStore, 
     assert (replayed["written_usd_micros"], replayed["written_requests"]) == (2, 2)
     assert store.read_shards({KEY: 8})[KEY].amounts.cost_pico_usd == 2_000_000
     assert run("journal", "list", str(root)).out == f"no journals in {root}\n"
+
+
+def test_what_was_set_aside_is_told_and_returned(run: Run, store: SQLiteStore, root: Path) -> None:
+    journal = begun(root, store.url, calls=0)
+    grant = Grant(KEY, "wexampleTwo", 1, 9_000_000, 10**12, 0, 4_000_000_000)
+    journal.grant(grant)
+    journal.granted(grant, store.write_grant(grant).applied)
+    journal.held(2_000_000, [grant.holder_id])
+    journal.after_fork_in_child()
+    (listed,) = json.loads(run("journal", "list", str(root), "--json").out)["journals"]
+    assert listed["set_aside_usd_micros"] == 9
+    (replayed,) = json.loads(run("journal", "replay", str(root), "--json").out)["replayed"]
+    assert (replayed["returned_usd_micros"], replayed["written_requests"]) == (7, 0)
+    assert store.read_granted([KEY]) == {KEY: 2_000_000}  # of the call that was under way
 
 
 def test_another_stores_journal_needs_a_word(run: Run, store: SQLiteStore, root: Path) -> None:

@@ -8,13 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedrock_budget.core.account import Amounts, Batch
+from bedrock_budget.core.holds import Grant
 from bedrock_budget.core.keys import UsageKey
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal.records import (
     AckRecord,
     BatchRecord,
+    GrantedRecord,
+    GrantRecord,
     HeaderRecord,
+    HoldRecord,
     Record,
+    SettledRecord,
+    SliceRecord,
     SumRecord,
     UsageRecord,
     decode,
@@ -23,6 +29,7 @@ from bedrock_budget.journal.records import (
 )
 
 counts = st.integers(0, 10**30)
+signed = st.integers(-(10**30), 10**30)
 texts = st.text(max_size=20)
 keys = st.builds(UsageKey, texts, texts, texts)
 usages = st.builds(Usage, counts, counts, counts, counts, counts)
@@ -34,6 +41,11 @@ records = st.one_of(
     st.builds(SumRecord, keys, counts, amounts),
     st.builds(BatchRecord, batches, st.none() | st.tuples(texts, counts)),
     st.builds(AckRecord, texts, counts),
+    st.builds(SliceRecord, keys, texts, counts, counts, counts, signed, counts),
+    st.builds(GrantRecord, st.builds(Grant, keys, texts, counts, signed, st.none() | counts, counts, counts)),
+    st.builds(GrantedRecord, texts, counts, st.booleans()),
+    st.builds(HoldRecord, counts, st.lists(texts).map(tuple)),
+    st.builds(SettledRecord, counts, counts, st.lists(texts).map(tuple)),
 )
 
 
