@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from .core.account import Account
 from .core.holds import Slice
 from .meter import Meter
+from .outbox import CLOCK_STEP_SECS, IN_DOUBT_SECS
 from .stores.contract import Store
 
 #: A refusal speaks for a while: the store is asked again after this many times as long as asking took, or after a
@@ -72,3 +73,9 @@ class Pool:
             self.first_refused_at = now
         pause = max((now - began) * PAUSE_FACTOR, (now - self.first_refused_at) * PAUSE_SHARE)
         self.retry_at = now + min(pause, LONGEST_PAUSE_SECS)
+
+    def is_in_doubt(self, now_epoch: float) -> bool:
+        """Whether the store, if it keeps no number of this holder, would take the write in flight for another one."""
+        if self.sent_at is None:
+            self.sent_at = now_epoch
+        return not -CLOCK_STEP_SECS < now_epoch - self.sent_at < IN_DOUBT_SECS

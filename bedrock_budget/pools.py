@@ -22,7 +22,6 @@ from .core.keys import UsageKey
 from .core.money import usd_text
 from .hold import Hold
 from .meter import Meter
-from .outbox import CLOCK_STEP_SECS, IN_DOUBT_SECS
 from .pool import Pool
 from .stores.contract import SequenceConflict, Store
 from .writers import new_writer_id
@@ -70,6 +69,8 @@ class Pools:
         self._changed = threading.Condition(self._meter.lock)
         # One pool a key for as long as a scope or a call holds it, or anything has to be given back.
         self._pools: weakref.WeakValueDictionary[UsageKey, Pool] = weakref.WeakValueDictionary()
+        # Every holder is an entry in the pool's item for the day, so a pool that comes again goes on as the same one.
+        self._holders: dict[UsageKey, tuple[str, int, int]] = {}  # id, last sequence number, when it expires
         self._granted: dict[Pool, None] = {}  # those that have been written, and may have something to give back
         self._tended_at = -inf
         self._closed = False
@@ -79,8 +80,10 @@ class Pools:
         with self._changed:
             pool = self._pools.get(key)
             if pool is None:
-                pool = Pool(Slice(key, new_writer_id(), quota_pico_usd, expires_at_epoch), accounts)
-                self._pools[key] = pool
+                holder_id, sequence, _ = self._holders.get(key) or (new_writer_id(), 0, 0)
+                share = Slice(key, holder_id, quota_pico_usd, expires_at_epoch)
+                share.sequence = sequence
+                pool = self._pools[key] = Pool(share, accounts)
             elif pool.slice.quota != quota_pico_usd:
                 pool.slice.quota = quota_pico_usd
                 pool.slice.room = None
@@ -198,10 +201,7 @@ class Pools:
                         break
                     most = room if most is None else need  # others are fast: ask for no more than that
         pool.refused(began, self._clock.monotonic())
-        with self._changed:
-            rest = share.give_back()  # it may be of use to others
-        if rest is not None:
-            self._write(pool, rest)
+        pool.give_back_next = True  # the rest may be of use to others
         return False
 
     def _next_grant(self, pool: Pool, worst_case: int, most: int | None) -> Grant:
@@ -216,16 +216,18 @@ class Pools:
         """Send the grant in flight, for who has made the pool busy. False: it is too late, its outcome stays unknown.
         Raises StoreError: it stays in flight."""
         journal, share, failures = self._journal, pool.slice, 0
-        if self._keep_nothing and self._is_in_doubt(pool):
+        if self._keep_nothing and pool.is_in_doubt(self._clock.now().timestamp()):
             with self._changed:
                 share.abandon()
                 pool.sent_at = None
             log.error("in doubt: %s of %s may stay set aside", usd_text(abs(grant.change_pico_usd)), share.key)
             return False
-        if journal is not None:
-            with self._changed:
+        with self._changed:
+            self._holders[share.key] = (share.holder_id, share.sequence, share.expires_at_epoch)
+            if journal is not None:
                 failures = journal.failures
                 journal.grant(grant)
+        if journal is not None:
             journal.sync(self._changed)
         try:
             outcome = self._store.write_grant(grant, once=self._keep_nothing)
@@ -246,13 +248,6 @@ class Pools:
                     pool.failures = failures
                 journal.granted(grant, outcome.applied)
         return True
-
-    def _is_in_doubt(self, pool: Pool) -> bool:
-        """Whether the store, which keeps no number of this holder, would take the write in flight for another one."""
-        now_epoch = self._clock.now().timestamp()
-        if pool.sent_at is None:
-            pool.sent_at = now_epoch
-        return not -CLOCK_STEP_SECS < now_epoch - pool.sent_at < IN_DOUBT_SECS
 
     def _free(self, pool: Pool) -> None:
         with self._changed:
@@ -276,6 +271,8 @@ class Pools:
             if now - self._tended_at < TEND_SECS:  # every look comes by here
                 return
             self._tended_at = now
+            now_epoch = self._clock.now().timestamp()
+            self._holders = {key: known for key, known in self._holders.items() if known[2] > now_epoch}
             idle = [pool for pool in self._granted if pool.used_at <= now - IDLE_SECS]
         self.forget(idle)
 

@@ -341,6 +341,22 @@ def test_a_call_that_ends_after_its_scope_was_forgotten_is_tended_all_the_same(p
     assert process.granted() == 4
 
 
+def test_a_pool_that_comes_again_goes_on_under_its_id(process: Process, store: UnreliableStore) -> None:
+    ids: set[str] = set()
+    for _ in range(3):
+        hold = process.hold(30)
+        ids.update(pool.slice.holder_id for pool in hold.pools)
+        hold.settle(10)
+        process.pools.forget(hold_pools := [process.pool()])
+        del hold, hold_pools  # nobody has it any more
+    assert len(ids) == 1  # each is an entry in the item for the day
+    assert process.granted() == 30
+    assert len({grant.sequence for name, grant in store.calls if name == "write_grant"}) == 6
+    process.clock.advance(4 * 86_400)
+    process.pools.tend()
+    assert process.pools._holders == {}
+
+
 def test_a_day_that_is_over_for_long_is_dropped(process: Process, store: UnreliableStore) -> None:
     process.hold(10).settle(4)
     process.clock.advance(timedelta(days=4))
