@@ -472,7 +472,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 
 
 def test_no_quota_is_exceeded_and_nothing_is_lost_in_ten_thousand_steps(steps: Counter[str]) -> None:
-    some = settings(max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=SLOW, database=None)
+    some = settings(max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=SLOW, database=None)
     run_state_machine_as_test(Model, settings=some)
     assert sum(steps.values()) >= 10_000
 

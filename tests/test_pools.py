@@ -557,7 +557,12 @@ def test_a_hold_that_the_disk_failed_to_take_is_taken_again(
     process.hold(10).settle(4)
     journal = process.journal
     assert journal is not None
-    monkeypatch.setattr(journal, "held", lambda *_: journal._file and journal._failed(OSError("the disk is full")))
+
+    def held(*_: object) -> None:
+        if journal._file is not None:
+            journal._failed(OSError("the disk is full"))
+
+    monkeypatch.setattr(journal, "held", held)
     before = store.count("write_grant")
     process.hold(60)
     assert (store.count("write_grant"), process.pool().slice.held) == (before + 1, 60)

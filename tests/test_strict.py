@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from doubles import UnreliableStore
 from metered import HELLO, NOVA_BODY, PREMIUM, PRICES, STANDARD, budget, metered, record_of, served, stored
 
@@ -153,6 +154,22 @@ def test_a_call_that_fails_for_nothing_gives_its_hold_back(local_bedrock: LocalB
     with strict(local_bedrock) as bedrock, pytest.raises(Exception, match="Invalid"):
         bedrock.converse(messages=5, inferenceConfig=LIMIT)
     assert granted(bedrock) == 0
+
+
+def test_a_failure_that_nobody_can_read_keeps_its_hold(
+    local_bedrock: LocalBedrock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**arguments: Any) -> None:
+        error = ClientError({"Error": {"Code": "Odd"}}, "Converse")
+        error.response = None  # type: ignore[assignment]
+        raise error
+
+    with strict(local_bedrock) as bedrock:
+        monkeypatch.setattr(bedrock._client, "converse", broken)
+        with pytest.raises(ClientError):
+            call(bedrock)
+        worst = worst_case(bedrock)
+    assert granted(bedrock) == worst
 
 
 def test_an_override_needs_a_hold(local_bedrock: LocalBedrock) -> None:
