@@ -312,8 +312,7 @@ class Keeper:
         self.meter.run_deferred()
         if self.drainer is not None:
             self.drainer.wait(CLOSE_SECS)
-        self.pools.close()
-        self.meter.close(max(deadline - monotonic(), 0.0))
+        self._finish(deadline)
 
     def at_exit(self, timeout: float) -> None:
         if not self._used:  # never used in this process
@@ -324,8 +323,15 @@ class Keeper:
         for stream in self.meter.open_streams():
             stream.abandon("stream_open")
         self.scopes.close()
-        self.pools.close()
-        self.meter.close(timeout)
+        self._finish(monotonic() + timeout)
+
+    def _finish(self, deadline: float) -> None:
+        with self.meter.lock:
+            outstanding = self.pools.outstanding
+        if outstanding:
+            self.meter.flush(max(deadline - monotonic(), 0.0))  # usage first: what is set aside only stays unused
+        self.pools.close(deadline)
+        self.meter.close(max(deadline - monotonic(), 0.0))
 
     def after_fork_in_child(self) -> None:
         self._unlabelled_lock = threading.Lock()

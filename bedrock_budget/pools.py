@@ -288,11 +288,13 @@ class Pools:
                 if not (pool.busy or share.held) and (over or not (share.in_flight or share.granted)):
                     self._granted.pop(pool, None)
 
-    def give_back(self, pools: Iterable[Pool], *, loud: bool = True) -> None:
+    def give_back(self, pools: Iterable[Pool], *, loud: bool = True, deadline: float = inf) -> None:
         """Give back what no call holds. What the store does not take is tried again later."""
         now_epoch = self._clock.now().timestamp()
         failures = 0
         for pool in pools:
+            if monotonic() >= deadline:
+                return
             with self._changed:
                 share = pool.slice
                 if pool.busy:
@@ -320,12 +322,12 @@ class Pools:
             finally:
                 self._free(pool)
 
-    def close(self) -> None:
+    def close(self, deadline: float = inf) -> None:
         """Give back all that is not held; what calls under way still hold, when they are settled."""
         self._closed = True
         with self._changed:
             pools = list(self._granted)
-        self.give_back(pools)
+        self.give_back(pools, deadline=deadline)
 
     @property
     def outstanding(self) -> bool:
