@@ -77,6 +77,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def control(session: nox.Session) -> None:
+    """Whether budgets hold, with real processes: overshoot, kills, a crowd, and LiteLLM beside it."""
+    session.install(*groups("test"))
+    install_wheel(session)
+    for command in session.posargs or ("normal", "strict", "concurrent"):
+        session.run("python", "tests/benchmarks/control.py", command, env=INSTALLED)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The quickstart."""
     install_wheel(session)
