@@ -78,11 +78,11 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def control(session: nox.Session) -> None:
-    """Whether budgets hold, with real processes: overshoot, kills, a crowd, and LiteLLM beside it."""
+    """Whether budgets hold, with real processes, and LiteLLM beside it; or one of these: ``-- strict --runs 10``."""
     session.install(*groups("test"))
     install_wheel(session)
-    for command in session.posargs or ("normal", "strict", "concurrent"):
-        session.run("python", "tests/benchmarks/control.py", command, env=INSTALLED)
+    for arguments in [session.posargs] if session.posargs else [["normal"], ["strict"], ["concurrent"]]:
+        session.run("python", "tests/benchmarks/control.py", *arguments, env=INSTALLED)
 
 
 @nox.session

@@ -123,7 +123,7 @@ def strict(options: argparse.Namespace, stores: fleet.Stores) -> list[str]:
             files,
             stores.new(sqlite=on_sqlite),
             seed=chance.randrange(2**31),
-            quota_calls=chance.randint(*QUOTA_CALLS),
+            quota_calls=chance.randint(*options.quota),
             workers=options.workers,
             threads=chance.choice((1, 2, 4)),
             kills=options.workers // 2,
@@ -157,9 +157,10 @@ def strict(options: argparse.Namespace, stores: fleet.Stores) -> list[str]:
 
 def _summary(results: list[kills.Figures]) -> None:
     print(
-        "\nstopped at: unused when the fleet had called no more for a while or its time was over; unused: after one more\n"
-        "process had called until it was refused; stranded: set aside for processes that are dead; most: what kills may\n"
-        "strand (without a journal a slice each, with one what nobody can know of calls in flight at a kill)\n"
+        "\nstopped at: unused when the fleet had called no more for a while or its time was over\n"
+        "unused: after one more process had called until it was refused\n"
+        "stranded: set aside for processes that are dead\n"
+        "most: what kills may strand; without a journal a slice each, with one what calls in flight held\n"
     )
     rows: list[tuple[str, ...]] = []
     for journal in (False, True):
@@ -302,6 +303,7 @@ def main() -> int:
     command.add_argument("--runs", type=int, default=50)
     command.add_argument("--secs", type=float, default=10.0, help="of one run at most, without its start and end (10)")
     command.add_argument("--workers", type=int, default=4)
+    command.add_argument("--quota", type=int, nargs=2, default=QUOTA_CALLS, metavar="N", help="in worst cases, from to")
     command.add_argument("--journal", choices=("yes", "no", "both"), default="both", help="both: in turn (the default)")
     command.set_defaults(run=strict)
     command = commands.add_parser("concurrent", help="all calls at once, beside LiteLLM")
