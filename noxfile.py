@@ -80,6 +80,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def control(session: nox.Session) -> None:
+    """Whether budgets hold, with real processes, and LiteLLM beside it; or one of these: ``-- strict --runs 10``."""
+    session.install(*groups("test"))
+    install_wheel(session)
+    for arguments in [session.posargs] if session.posargs else [["normal"], ["strict"], ["concurrent"]]:
+        session.run("python", "tests/benchmarks/control.py", *arguments, env=INSTALLED)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The quickstart."""
     install_wheel(session)

@@ -37,7 +37,10 @@ CONFIG: dict[str, Any] = {
         "quotas": {"premium": 10**12, "standard": 10**12, "economy": 10**12},
     },
 }
+COMMON: dict[str, Any] = {"org_id": "acme", "app_id": "bench", "config": CONFIG, "store": "memory://"}
 MODEL = "amazon.nova-pro-v1:0"
+#: Added to a call in normal mode by strict mode while its slice lasts. Shown beside the figure, not judged.
+STRICT_GOAL_SECS = 40e-6
 
 
 @contextmanager
@@ -103,17 +106,19 @@ def calls_overhead(calls: int) -> None:
     print(f"{'CPU of a call':34} {'plain boto3':>12} {'added':>10} {'ratio':>7}")
     with local_bedrock() as url:
         client = client_of(url)
-        with PriceKeeperClient(client, org_id="acme", app_id="bench", config=CONFIG, store="memory://") as bedrock:
+        with PriceKeeperClient(client, **COMMON) as bedrock:
             plain = operations(client, {"modelId": MODEL})
             wrapped = operations(bedrock, {})
             for name in ("converse", "invoke_model"):
                 show(name, plain[name], wrapped[name], calls, 50)
             with tempfile.TemporaryDirectory() as folder:
                 for sync in ("normal", "full"):
-                    keywords = {"config": CONFIG, "store": "memory://", "journal": folder, "journal_sync": sync}
-                    with PriceKeeperClient(client, org_id="acme", app_id="bench", **keywords) as journaled:
+                    journal = {"journal": folder, "journal_sync": sync}
+                    with PriceKeeperClient(client, **COMMON, **journal) as journaled:
                         one = operations(journaled, {})["converse"]
                         show(f"converse, journal_sync={sync!r}", plain["converse"], one, calls, 50)
+                strict_overhead(client, plain["converse"], wrapped["converse"], calls)
+                strict_overhead(client, plain["converse"], wrapped["converse"], calls, journal=folder)
             added = {}
             for events in FEW_EVENTS, MANY_EVENTS:
                 _set(url, stream_events=events)
@@ -121,6 +126,27 @@ def calls_overhead(calls: int) -> None:
                 added[events] = show(name, plain["converse_stream"], wrapped["converse_stream"], calls // 5, 10)
     an_event = (added[MANY_EVENTS] - added[FEW_EVENTS]) / (MANY_EVENTS - FEW_EVENTS)
     print(f"{'a stream event (their difference)':34} {'':12} {an_event * 1e6:+7.3f} µs")
+
+
+def strict_overhead(
+    client: Any, plain: Callable[[], object], normal: Callable[[], object], calls: int, **journal: str
+) -> None:
+    """Strict mode while its slice lasts (here 0.25 % of a million dollars), beside plain boto3 and normal mode."""
+    name = "converse, strict" + (" and a journal" if journal else "")
+    with PriceKeeperClient(client, **COMMON, enforcement="strict", **journal) as bedrock:
+        strict = operations(bedrock, {})["converse"]
+        show(name, plain, strict, calls, 50)
+        if journal:  # beside normal mode with one
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                PriceKeeperClient(client, **COMMON, journal=folder) as journaled,
+            ):
+                normal = operations(journaled, {})["converse"]
+                added = paired(normal, strict, calls, 50)[1]
+        else:
+            added = paired(normal, strict, calls, 50)[1]
+    goal = f"goal: {STRICT_GOAL_SECS * 1e6:g} µs"
+    print(f"{'  over normal mode, the same else':34} {'':12} {added * 1e6:+7.1f} µs {goal:>14}")
 
 
 def show(name: str, plain: Callable[[], object], wrapped: Callable[[], object], calls: int, block: int) -> float:
