@@ -88,6 +88,13 @@ class Call:
             self._count("retried")
             if self.hold is not None:
                 self.hold.keep = True  # the service may bill each attempt
+                if self.account.outcomes["retried"] == 1:
+                    log.warning(
+                        "botocore repeated a call of %s, and under strict enforcement it counts as its worst case, "
+                        "whatever it cost: each attempt may be billed. Config(retries={'total_max_attempts': 1}) and "
+                        "repeating in your own code avoids that",
+                        self.account.key.scope,
+                    )
 
     def settle(self, usage: Usage, outcome: Outcome | None = None) -> Record:
         """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete."""
@@ -119,8 +126,12 @@ class Call:
             if record["estimated"] and price is not None and outcome != "model_failed":
                 hold.keep = True
             hold.settle(cost)
-        route = self.route
-        if route is not None and (account.spend >= route.tight_at or account.unsent_cost >= route.hurry_at):
+        route, snapshot = self.route, self.snapshot
+        if route is not None and (
+            account.spend >= route.tight_at
+            or account.unsent_cost >= route.hurry_at
+            or (snapshot.caps and snapshot.is_near_cap)
+        ):
             self.meter.hurry()
         if outcome is not None:
             self._log(outcome)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, Self, cast
 
+from .admission import MakeBody
 from .call import Call
 from .clock import Clock, SystemClock
 from .config import ConfigSource, load_budgets
@@ -17,7 +18,7 @@ from .core.usage import from_token_usage
 from .explanation import decision_of
 from .invoke import body_bytes, check_body, is_portable, settle_response
 from .journal import journal_for
-from .keeper import Keeper, MakeBody
+from .keeper import Keeper
 from .keywords import check_process_keywords, max_cost_pico_usd, store_of
 from .known_scopes import Scope
 from .meter import CLOSE_SECS

@@ -29,7 +29,7 @@ def decision_of(call: Call) -> Decision:
         reason=record["reason"],
         mode=record["mode"],
         org_day=record["org_day"],
-        spend_usd_micros=micros_half_up(call.account.spend),
+        spend_usd_micros=micros_half_up((call.route or call).account.spend),  # in shadow: what would have been
         quota_usd_micros=None if quota is None else micros_half_up(quota),
         degraded=record["degraded"],
         explanation=explain(call),
@@ -67,7 +67,8 @@ def explain(call: Call) -> str:
 def _figures(limited: Route | Cap) -> str:
     spend, quota = limited.account.spend, limited.quota_pico_usd
     limit = "unlimited" if quota is None else f"of {usd_text(quota)} ({percent(spend, quota):.2f} %)"
-    return f"  {limited.label}: {usd_text(spend)} {limit}"
+    name = limited.name if isinstance(limited, Cap) else limited.label
+    return f"  {name}: {usd_text(spend)} {limit}"
 
 
 def percent(spend: int, quota: int | None) -> float | None:

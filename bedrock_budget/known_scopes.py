@@ -211,7 +211,7 @@ class KnownScopes:
 
     def _forget(self, day: ScopeDay) -> None:
         day.leave()
-        self._pools.forget(day.snapshot.all_pools)
+        self._pools.forget(day.snapshot.pools)
         with self._lock:
             if self._days.get((day.org_id, day.app_id)) is day and not (day.degraded or day.unwritten()):
                 del self._days[day.org_id, day.app_id]  # else the day to follow has to know what was spent blind
@@ -225,8 +225,6 @@ class KnownScopes:
         error = day.error
         if isinstance(error, ConfigError) or (isinstance(error, StoreSetupError) and not self._looked_at):
             raise error
-        if day.snapshot.strict:
-            return  # no call starts without a hold, and there are no holds beyond what has been granted
         policy = day.snapshot.budget.settings.on_store_error
         what = error or self._meter.error
         if policy == "open" or what is None:  # None: it has come back just now
@@ -239,6 +237,17 @@ class KnownScopes:
                 f"the budget store cannot be used, and this process has spent {usd_text(blind)} without it: "
                 f"on_store_error allows {usd_text(policy * PICO_PER_MICRO)}. The store says: {what}"
             ) from what
+
+    def check_looked(self, day: ScopeDay) -> None:
+        """Whether the limits of the day are known, which the Config table may have set below the file's.
+
+        Raises StoreError if no look has succeeded.
+        """
+        if not day.looked:
+            raise StoreError(
+                f"strict enforcement needs the Config items of {day.snapshot.budget.scope}, and the budget store "
+                f"cannot be read: {day.error}"
+            ) from day.error
 
     # -- prices
 

@@ -1,6 +1,7 @@
 """One quota of one day under strict enforcement, as a process sees it: its slice, and what the store last said."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .core.account import Account
 from .core.holds import Slice
@@ -13,6 +14,14 @@ from .stores.contract import Store
 PAUSE_FACTOR = 20.0
 PAUSE_SHARE = 0.1
 LONGEST_PAUSE_SECS = 60.0
+
+
+class Claim(NamedTuple):
+    """A pool as one budget sees it: what sets its quota, for messages, and the quota."""
+
+    name: str
+    pool: "Pool"
+    quota_pico_usd: int
 
 
 class Pool:

@@ -22,7 +22,7 @@ from .core.keys import UsageKey
 from .core.money import usd_text
 from .hold import Hold
 from .meter import Meter
-from .pool import Pool
+from .pool import Claim, Pool
 from .stores.contract import SequenceConflict, Store
 from .writers import new_writer_id
 
@@ -75,58 +75,56 @@ class Pools:
         self._tended_at = -inf
         self._closed = False
 
-    def pool(self, key: UsageKey, quota_pico_usd: int, expires_at_epoch: int, accounts: Sequence[Account]) -> Pool:
+    def pool(self, key: UsageKey, expires_at_epoch: int, accounts: Sequence[Account]) -> Pool:
         """The pool of a quota; the same one for all who ask."""
         with self._changed:
             pool = self._pools.get(key)
             if pool is None:
                 holder_id, sequence, _ = self._holders.get(key) or (new_writer_id(), 0, 0)
-                share = Slice(key, holder_id, quota_pico_usd, expires_at_epoch)
+                share = Slice(key, holder_id, 0, expires_at_epoch)
                 share.sequence = sequence
                 pool = self._pools[key] = Pool(share, accounts)
-            elif pool.slice.quota != quota_pico_usd:
-                pool.slice.quota = quota_pico_usd
-                pool.slice.room = None
             pool.accounts = accounts
             return pool
 
     # -- holds
 
-    def hold(self, pools: Sequence[Pool], worst_case: int) -> Hold | Pool:
-        """Set aside the worst case of a call in all of the pools; or in none, and the pool that has no room for it.
+    def hold(self, claims: Sequence[Claim], worst_case: int) -> Hold | Claim:
+        """Set aside the worst case of a call in all of the pools; or in none, and the one that has no room for it.
 
         Raises StoreError if the store has to be asked and does not answer.
         """
         journal = self._journal
         if journal is None:
-            return self._hold_quickly(pools, worst_case) or self._hold_slowly(pools, worst_case)
+            return self._hold_quickly(claims, worst_case) or self._hold_slowly(claims, worst_case)
         while True:
             failures = journal.failures
-            hold = self._hold_quickly(pools, worst_case) or self._hold_slowly(pools, worst_case)
+            hold = self._hold_quickly(claims, worst_case) or self._hold_slowly(claims, worst_case)
             journal.sync(self._changed)
-            if isinstance(hold, Pool) or failures == journal.failures:
+            if isinstance(hold, Claim) or failures == journal.failures:
                 return hold
-            self.settle(pools, worst_case, 0)  # it is not on the journal, so a replay would give it back
+            self.settle(hold.pools, worst_case, 0)  # it is not on the journal, so a replay would give it back
 
-    def _hold_quickly(self, pools: Sequence[Pool], worst_case: int) -> Hold | None:
+    def _hold_quickly(self, claims: Sequence[Claim], worst_case: int) -> Hold | None:
         with self._changed:
-            for pool in pools:
+            for _, pool, _ in claims:
                 share = pool.slice
                 if share.granted - share.held < worst_case or not self._is_covered(pool):
                     return None
+            pools = [pool for _, pool, _ in claims]
             for pool in pools:
                 pool.slice.held += worst_case
             return self._held(pools, worst_case)
 
-    def _hold_slowly(self, pools: Sequence[Pool], worst_case: int) -> Hold | Pool:
+    def _hold_slowly(self, claims: Sequence[Claim], worst_case: int) -> Hold | Claim:
         done: list[Pool] = []
         try:
-            for pool in pools:
-                if not self._hold_one(pool, worst_case):
-                    return pool
-                done.append(pool)
+            for claim in claims:
+                if not self._hold_one(claim, worst_case):
+                    return claim
+                done.append(claim.pool)
             with self._changed:
-                done = []
+                pools, done = done, []
                 return self._held(pools, worst_case)
         finally:
             with self._changed:
@@ -158,7 +156,8 @@ class Pools:
 
     # -- slices
 
-    def _hold_one(self, pool: Pool, worst_case: int) -> bool:
+    def _hold_one(self, claim: Claim, worst_case: int) -> bool:
+        pool = claim.pool
         deadline = monotonic() + WAIT_SECS
         with self._changed:
             while True:
@@ -170,6 +169,7 @@ class Pools:
                 if not self._changed.wait(deadline - monotonic()):
                     key = pool.slice.key
                     raise StoreError(f"no slice of the quota of {key}: another call is waiting for the store")
+            pool.slice.set_quota(claim.quota_pico_usd)
             if pool.surely_refuses(worst_case, self._clock.monotonic()):
                 return False
             pool.busy = True

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from .call import Call
 from .core.account import Account
@@ -11,15 +12,25 @@ from .core.money import usd_text
 from .core.selection import Mode, Reason
 from .errors import BudgetExhausted, BudgetStopped
 from .meter import Meter
+from .pool import Claim
 from .scopes import ScopeDay
 from .snapshots import Cap, Route, Snapshot
 from .stores.contract import Stop
 from .suspension import stop_text
 
 
+class Lacking(NamedTuple):
+    """A label that a call found no hold in: what has no room for it, and the most that the call can cost there."""
+
+    label: str
+    claim: Claim
+    worst_case_pico_usd: int
+
+
 def refused_call(
     meter: Meter,
     day: ScopeDay,
+    snapshot: Snapshot,
     account: Account,
     label_asked: str,
     degraded: bool,
@@ -29,32 +40,49 @@ def refused_call(
 ) -> Call:
     """A call that goes nowhere, for the record of its refusal."""
     asked = (label_asked, reason, mode, day.day.name, degraded)
-    return Call(meter, account, None, None, day.snapshot, {}, None, None, *asked)
+    return Call(meter, account, None, None, snapshot, {}, None, None, *asked)
 
 
-def exhausted(call: Call, day: ScopeDay, routes: Iterable[Route], operation: str) -> BudgetExhausted:
-    """All quotas that a call could have used are used up."""
+def exhausted(
+    call: Call, day: ScopeDay, routes: Iterable[Route], unheld: Iterable[Lacking], operation: str
+) -> BudgetExhausted:
+    """All quotas that a call could have used are used up, or have no room for it (``unheld``)."""
     budget = call.snapshot.budget
-    over = ", ".join(
-        f"{route.label} {usd_text(route.account.spend)} of {usd_text(route.quota_pico_usd or 0)}" for route in routes
-    )
+    lacking = {each.label: each for each in unheld}
+    over = ", ".join(_room_in(route, lacking.get(route.label)) for route in routes)
     retry_at = day.day.ends_at.astimezone(budget.timezone)
-    what = "used up or set aside for calls under way" if call.snapshot.strict else "used up"
+    if lacking and all(each.worst_case_pico_usd > each.claim.quota_pico_usd for each in lacking.values()):
+        what, then = "are too small for this call", "give it a lower limit of output tokens, or less input"
+    elif lacking:
+        then = f"give it a lower limit of output tokens, or wait: they start again at {retry_at.isoformat()}"
+        what = "have no room for this call"
+    else:
+        what, then = "are used up", f"they start again at {retry_at.isoformat()}"
     return BudgetExhausted(
-        f"the daily quotas of {budget.scope} are {what} ({over}); they start again at {retry_at.isoformat()}",
-        operation,
-        retry_at,
-        call.free(),
+        f"the daily quotas of {budget.scope} {what} ({over}); {then}", operation, retry_at, call.free()
+    )
+
+
+def _room_in(route: Route, lacking: Lacking | None) -> str:
+    if lacking is None:
+        quota = route.quota_pico_usd
+        return f"{route.label} {usd_text(route.account.spend)} of {'unlimited' if quota is None else usd_text(quota)}"
+    claim, share = lacking.claim, lacking.claim.pool.slice
+    left = max(share.unheld, 0) + max(share.room or 0, 0)
+    of = "" if claim.name == route.label else f" {claim.name}"
+    return (
+        f"{route.label}: the call could cost {usd_text(lacking.worst_case_pico_usd)}, and {usd_text(left)} of"
+        f"{of} {usd_text(claim.quota_pico_usd)} is neither spent nor set aside"
     )
 
 
 def exhausted_cap(call: Call, day: ScopeDay, cap: Cap, operation: str) -> BudgetExhausted:
     """A limit over all labels is used up."""
     budget = call.snapshot.budget
-    whose = f"all apps of org {budget.org_id}" if cap.label.startswith("org_") else f"all labels of {budget.scope}"
+    whose = f"all apps of org {budget.org_id}" if cap.name.startswith("org_") else f"all labels of {budget.scope}"
     retry_at = day.day.ends_at.astimezone(budget.timezone)
     return BudgetExhausted(
-        f"the daily total of {whose} is used up ({usd_text(cap.spend)} of {cap.label} {usd_text(cap.quota_pico_usd)}); "
+        f"the daily total of {whose} is used up ({usd_text(cap.spend)} of {cap.name} {usd_text(cap.quota_pico_usd)}); "
         f"it starts again at {retry_at.isoformat()}",
         operation,
         retry_at,
@@ -82,7 +110,7 @@ def stopped(meter: Meter, day: ScopeDay, stop: Stop, asked: object, operation: s
     account = (route or snapshot.chain[0]).account
     mode: Mode = "tight" if route and account.spend >= route.tight_at else "normal"
     label = route.label if route else UNLABELLED
-    call = refused_call(meter, day, account, label, degraded, reason="stopped", mode=mode)
+    call = refused_call(meter, day, snapshot, account, label, degraded, reason="stopped", mode=mode)
     stopped_at = datetime.fromtimestamp(stop.stopped_at_epoch, snapshot.budget.timezone)
     return BudgetStopped(stop_text(stop, snapshot), operation, stop.stopped_by, stopped_at, stop.reason, call.free())
 

@@ -36,18 +36,14 @@ class ScopeDay:
         self.due_at = 0.0  # of the next look
         self.schedule = Schedule()  # of looks at the spend
         self.failures = 0
-        self.sticky_is_due = False  # effective spend is over, the shards do not show it yet
         self.may_stop_itself = True  # no automatic stop of the day has been lifted, as far as is known
-        self.seen: dict[str, tuple[int, float]] = {}  # label -> spend at the last look, and when
-        self.rates: dict[str, float] = {}  # label -> observed pico-USD per second
-        self.expected: dict[str, float] = {}  # label -> pico-USD the fleet may spend until the next look
         self._blind_before = 0
         self._own_at_look = 0
         self._earlier: tuple[Account, ...] = ()  # of days before, not yet written
 
     def is_surprised(self) -> bool:
         """Whether this process spends so fast that the next look should not wait until it is due."""
-        return self.schedule.is_surprised(self.snapshot.intervals, tuple(self.snapshot.routes.values()))
+        return self.schedule.is_surprised(self.snapshot.intervals, self.snapshot.watched)
 
     @property
     def degraded(self) -> bool:

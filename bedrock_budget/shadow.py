@@ -7,20 +7,22 @@ see the spend that they would have brought about, over the whole fleet, and the 
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .call import Call
 from .core.account import Account
 from .core.budget import AUTO, UNLABELLED
 from .core.errors import BodyNotPortable, BudgetError, CostLimitExceeded, StoreError, UnknownModel, UnknownPrice
+from .core.keys import SHADOW_MOVED, SHADOW_REFUSED
 from .core.pricing import Price
 from .core.selection import Reason
 from .errors import BudgetExhausted, BudgetStopped
 
 if TYPE_CHECKING:
-    from .keeper import Keeper, MakeBody
-    from .known_scopes import Scope
+    from .admission import Admission, MakeBody
     from .scopes import ScopeDay
+    from .snapshots import Snapshot
 
 #: Why a call would have been refused, by the error that it would have met.
 _WHY: Mapping[type[BudgetError], str] = {
@@ -35,9 +37,10 @@ _WHY: Mapping[type[BudgetError], str] = {
 
 
 def admit_in_shadow(
-    keeper: "Keeper",
-    scope: "Scope",
+    admission: "Admission",
     day: "ScopeDay",
+    snapshot: "Snapshot",
+    now: datetime,
     asked: object,
     operation: str,
     request: Mapping[str, Any],
@@ -49,17 +52,15 @@ def admit_in_shadow(
 ) -> Call:
     """The call that the caller asked for, and what the budget says of it in the record's ``shadow``: the label that
     it would have gone to (None: it would have been refused) and why. Raises ParamValidationError only."""
-    snapshot = day.snapshot
     real = snapshot.real
     assert real is not None
-    route = (
-        snapshot.chain[0] if asked is None or asked == AUTO else keeper.route_of(day, snapshot, asked, any_model=True)
-    )
+    auto = asked is None or asked == AUTO
+    route = snapshot.chain[0] if auto else admission.route_of(day, snapshot, asked, any_model=True)
     price = route.price or snapshot.budget.settings.price_anyway
     known = route.label != UNLABELLED
-    reason: Reason = "unlabelled" if not known else "default" if asked is None or asked == AUTO else "requested"
+    reason: Reason = "unlabelled" if not known else "default" if auto else "requested"
     call = Call(
-        keeper.meter,
+        admission.meter,
         real[route.label],
         route if known else None,
         price,
@@ -80,16 +81,24 @@ def admit_in_shadow(
         also.append((snapshot.real_org_account, price))
     judged: dict[str, str | None]
     try:
-        would = keeper.admit(
-            scope, asked, operation, call.request, fixed_body, None, max_cost_pico_usd, dry=True, judging=True
+        if degraded:
+            admission.check_store_error(day)
+        # By the same snapshot, which holds nothing: enforcement may just have changed.
+        would = admission.choose(
+            *(day, snapshot, now, asked, operation, call.request, fixed_body, None, max_cost_pico_usd),
+            dry=False,
+            degraded=degraded,
         )
     except BudgetError as exc:
         why = next((word for kind, word in _WHY.items() if isinstance(exc, kind)), "config_error")
         judged = {"label": None, "reason": why}
+        also.append((snapshot.judged[SHADOW_REFUSED], price))
     else:
         judged = {"label": would.record["label"], "reason": would.record["reason"]}
         call.record["mode"] = would.record["mode"]
         also += [(would.account, would.price), *would.also]
+        if would.record["label"] != route.label:
+            also.append((snapshot.judged[SHADOW_MOVED], None))
     call.record["shadow"] = judged
     call.also = tuple(also)
     return call

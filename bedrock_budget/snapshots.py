@@ -9,20 +9,20 @@ from typing import cast
 from .core.account import Account
 from .core.budget import ALL_LABELS, UNLABELLED, ModelLabel, ScopeBudget
 from .core.days import OrgDay
-from .core.keys import UsageKey, scope_key, shadow_of
+from .core.keys import SHADOW_MOVED, SHADOW_REFUSED, UsageKey, scope_key, shadow_of
 from .core.model_ids import request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
 from .core.refresh import EVERYWHERE, Intervals
 from .core.selection import Fits
 from .core.worst_case import WorstCase
-from .pool import Pool
+from .pool import Claim, Pool
 from .stores.contract import Override, Sticky, Stop
 
 PriceOf = Callable[[ModelLabel, date], Price | None]
 WorstCaseOf = Callable[[ModelLabel, Price], WorstCase]
 AccountOf = Callable[[UsageKey, int], Account]
-PoolOf = Callable[[UsageKey, int, int, Sequence[Account]], Pool]
+PoolOf = Callable[[UsageKey, int, Sequence[Account]], Pool]
 
 #: Pools outlive their day by this much, for calls that end late and journals that are replayed late.
 POOL_TTL_SECS = 2 * 86_400
@@ -34,13 +34,12 @@ class Route:
     __slots__ = (
         "account",
         "accounts",
+        "claims",
         "fits",
         "format",
         "hurry_at",
         "label",
         "model_id",
-        "pool",
-        "pools",
         "position",
         "price",
         "quota_pico_usd",
@@ -58,7 +57,6 @@ class Route:
         tight_pct: int,
         account: Account,
         position: int | None,
-        pool: Pool | None = None,
     ) -> None:
         self.label = label.label
         self.model_id = label.model_id
@@ -67,8 +65,7 @@ class Route:
         self.price = price
         self.worst_case = worst_case  # of a call; None: it costs nothing that is known
         self.account = account
-        self.pool = pool  # strict enforcement: what calls are held out of
-        self.pools: tuple[Pool, ...] = ()  # and the caps'
+        self.claims: tuple[Claim, ...] = ()  # strict enforcement: what calls are held out of
         self.accounts = (account,)
         self.position = position  # in the ordering; None: outside it, a chain of itself
         self.quota_pico_usd = quota = None if quota_usd_micros is None else quota_usd_micros * PICO_PER_MICRO
@@ -80,21 +77,19 @@ class Route:
 class Cap:
     """A limit over several labels, or over several apps: what may be spent of them in all, in pico-USD.
 
-    The schedule of looks watches it as it does a label. ``label``: the configuration's key that sets it.
+    The schedule of looks watches it as it does a label. ``name``: the configuration's key that sets it.
     """
 
-    __slots__ = ("account", "accounts", "label", "pool", "position", "quota_pico_usd", "tight_at")
+    __slots__ = ("account", "accounts", "label", "name", "position", "quota_pico_usd", "tight_at")
 
-    def __init__(
-        self, label: str, quota_pico_usd: int, *, tight_pct: int, accounts: tuple[Account, ...], pool: Pool | None
-    ) -> None:
-        self.label = label
+    def __init__(self, name: str, quota_pico_usd: int, *, tight_pct: int, accounts: tuple[Account, ...]) -> None:
+        self.name = name
+        self.label = f"#{name}"  # as no label can be called
         self.accounts = accounts
         self.account = self  # as it has a spend of its own
         self.position = EVERYWHERE
         self.quota_pico_usd = quota_pico_usd
         self.tight_at = -(-quota_pico_usd * tight_pct // 100)
-        self.pool = pool
 
     @property
     def spend(self) -> int:
@@ -121,11 +116,12 @@ class Snapshot:
     caps: tuple[Cap, ...]
     watched: tuple[Route | Cap, ...]  # what looks read: labels, caps, and what the scope stops itself at
     org_account: Account | None  # what all apps of the org spend, where a cap needs it
-    pools: tuple[Pool, ...]  # of the caps: strict enforcement
+    claims: tuple[Claim, ...]  # of the caps: strict enforcement
     strict: bool
     max_cost_pico_usd: int | None  # of one call's worst case
     guarded: bool  # a call's worst case has to be known before it is sent
     real: Mapping[str, Account] | None  # shadow enforcement: what is really spent, by label
+    judged: Mapping[str, Account]  # and calls that would have gone elsewhere, `SHADOW_MOVED` and `SHADOW_REFUSED`
     real_org_account: Account | None  # the same of the org
     sticky: int = 0  # place in the ordering
     override: Override | None = None
@@ -133,9 +129,15 @@ class Snapshot:
     stop: Stop | None = None  # as of the last look; see `stop_at`
 
     @property
-    def all_pools(self) -> tuple[Pool, ...]:
-        """The caps' and the labels'."""
-        return (*self.pools, *(route.pool for route in self.routes.values() if route.pool is not None))
+    def is_near_cap(self) -> bool:
+        """Whether a cap is tight."""
+        return any(cap.spend >= cap.tight_at for cap in self.caps)
+
+    @property
+    def pools(self) -> dict[Pool, None]:
+        """The labels' and the caps', each once."""
+        claims = (*self.claims, *(claim for route in self.routes.values() for claim in route.claims))
+        return dict.fromkeys(claim.pool for claim in claims)
 
     @property
     def intervals(self) -> Intervals:
@@ -202,9 +204,10 @@ def snapshot_of(
     def account(scope: str, label: str) -> Account:
         return account_of(UsageKey(scope, label, day.name), budget.shard_count)
 
-    def pool(scope: str, label: str, quota_pico_usd: int, accounts: Sequence[Account]) -> Pool | None:
-        key = UsageKey(scope, label, day.name)
-        return pool_of(key, quota_pico_usd, expires_at_epoch, accounts) if strict else None
+    def claim(name: str, scope: str, label: str, quota_pico_usd: int, accounts: Sequence[Account]) -> list[Claim]:
+        if not strict:
+            return []
+        return [Claim(name, pool_of(UsageKey(scope, label, day.name), expires_at_epoch, accounts), quota_pico_usd)]
 
     routes: dict[str, Route] = {}
     for label in (*budget.ordering, *budget.labels):
@@ -222,7 +225,6 @@ def snapshot_of(
                 tight_pct=budget.tight_mode_threshold_pct,
                 account=spent,
                 position=budget.ordering.index(label) if label in budget.ordering else None,
-                pool=None if quota is None else pool(budget.scope, label, quota * PICO_PER_MICRO, (spent,)),
             )
     chain = tuple(routes[label] for label in budget.ordering)
     by_asked: dict[str, Route] = {}
@@ -237,22 +239,17 @@ def snapshot_of(
     apart = budget.org_daily_total_usd_micros is not None and budget.scope != org_scope
     org_account = account(org_scope, ALL_LABELS) if apart else None
     caps: list[Cap] = []
-    for key, scope, limit, covered in _limits(budget, org_scope, accounts, org_account):
-        caps.append(
-            Cap(
-                key,
-                limit,
-                tight_pct=budget.tight_mode_threshold_pct,
-                accounts=covered,
-                pool=pool(scope, ALL_LABELS, limit, covered),
-            )
-        )
-    pools = tuple(cap.pool for cap in caps if cap.pool is not None)
-    for route in routes.values():
-        route.pools = pools if route.pool is None else (route.pool, *pools)
+    claims: list[Claim] = []
+    for name, scope, limit, covered in _limits(budget, org_scope, accounts, org_account):
+        caps.append(Cap(name, limit, tight_pct=budget.tight_mode_threshold_pct, accounts=covered))
+        claims += claim(name, scope, ALL_LABELS, limit, covered)
+    for label, route in routes.items():
+        quota = route.quota_pico_usd
+        own = [] if quota is None else claim(label, budget.scope, label, quota, route.accounts)
+        route.claims = (*own, *claims)
     watched: list[Route | Cap] = [*routes.values(), *caps]
     if (stop_at := budget.stop_at_pico_usd) is not None:
-        watched.append(Cap("stop_at_pct", stop_at, tight_pct=100, accounts=accounts, pool=None))
+        watched.append(Cap("stop_at_pct", stop_at, tight_pct=100, accounts=accounts))
     max_cost = settings.max_cost_usd_micros
     return Snapshot(
         budget=budget,
@@ -265,11 +262,12 @@ def snapshot_of(
         caps=tuple(caps),
         watched=tuple(watched),
         org_account=org_account,
-        pools=pools,
+        claims=tuple(claims),
         strict=strict,
         max_cost_pico_usd=None if max_cost is None else max_cost * PICO_PER_MICRO,
         guarded=strict or max_cost is not None,
         real={label: account(real_budget.scope, label) for label in (*routes, UNLABELLED)} if shadow else None,
+        judged={name: account(budget.scope, name) for name in (SHADOW_MOVED, SHADOW_REFUSED)} if shadow else {},
         real_org_account=account(scope_key(budget.org_id, None), ALL_LABELS) if shadow and apart else None,
     )
 

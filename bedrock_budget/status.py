@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
-from .core.account import Account, Amounts
+from .core.account import Account, Amounts, sum_of
 from .core.errors import ConfigError
-from .core.keys import UsageKey
+from .core.keys import SHADOW_MOVED, SHADOW_REFUSED, UsageKey
 from .core.money import micros_half_up
 from .core.selection import Choice, mode_of, select
 from .explanation import percent
@@ -28,8 +29,7 @@ def read_status(day: ScopeDay, now: datetime, store: Store, meter: Meter) -> lis
     spent = [snapshot.real[route.label] if snapshot.real else route.account for route in snapshot.chain]
     would = [route.account for route in snapshot.chain] if snapshot.real else []
     amounts = _read(store, meter, [*spent, *would])
-    pools = {route.label: route.pool.slice.key for route in snapshot.chain if route.pool is not None}
-    granted: Mapping[UsageKey, int] = store.read_granted(pools.values()) if pools else {}
+    granted = read_granted(snapshot, store)
     in_force = None if snapshot.stop_at(now) else route_in_force(snapshot, now)
     rows: list[LabelStatus] = []
     for route, account in zip(snapshot.chain, spent, strict=True):
@@ -47,8 +47,8 @@ def read_status(day: ScopeDay, now: datetime, store: Store, meter: Meter) -> lis
             outcomes=account.outcome_counts(),
             mode=mode_of(found.cost_pico_usd, quota, snapshot.budget.tight_mode_threshold_pct),
         )
-        if route.pool is not None:
-            row = replace(row, granted_usd_micros=micros_half_up(granted.get(pools[route.label], 0)))
+        if snapshot.strict and quota is not None:
+            row = replace(row, granted_usd_micros=micros_half_up(granted[route.label]))
         if snapshot.real:
             shadow = amounts[route.account]
             row = replace(
@@ -72,6 +72,37 @@ def _read(store: Store, meter: Meter, accounts: Sequence[Account]) -> dict[Accou
             unseen = account.saw_shards(found.amounts.cost_pico_usd, found.writer_sequence, begun)
             amounts[account] = found.amounts.plus(unseen)
     return amounts
+
+
+class ShadowSums(NamedTuple):
+    """What shadow enforcement has seen today, over all processes and labels: calls, those that it would have sent to
+    another label, those that it would have refused, and what would have been saved, in pico-USD."""
+
+    calls: int
+    moved: int
+    refused: int
+    saved_pico_usd: int
+
+
+def read_shadow(snapshot: Snapshot, store: Store, meter: Meter) -> ShadowSums | None:
+    """None under another enforcement. Raises StoreError."""
+    if snapshot.real is None:
+        return None
+    real = list(snapshot.real.values())
+    amounts = _read(store, meter, [*real, *snapshot.accounts, *snapshot.judged.values()])
+    spent = sum_of(amounts[account] for account in real)
+    would = sum_of(amounts[account] for account in snapshot.accounts)
+    moved, refused = (amounts[snapshot.judged[name]].requests for name in (SHADOW_MOVED, SHADOW_REFUSED))
+    return ShadowSums(spent.requests, moved, refused, spent.cost_pico_usd - would.cost_pico_usd)
+
+
+def read_granted(snapshot: Snapshot, store: Store) -> dict[str, int]:
+    """Strict enforcement: what is granted of each quota, by label, and of each cap, by its name, in pico-USD."""
+    claims = {claim.name: claim for route in snapshot.routes.values() for claim in route.claims}
+    found: Mapping[UsageKey, int] = {}
+    if claims:
+        found = store.read_granted([claim.pool.slice.key for claim in claims.values()])
+    return {name: found.get(claim.pool.slice.key, 0) for name, claim in claims.items()}
 
 
 def route_in_force(snapshot: Snapshot, now: datetime) -> Route | None:

@@ -39,7 +39,7 @@ from bedrock_budget.journal import files
 from bedrock_budget.journal.journal import Journal
 from bedrock_budget.journal.replay import replay_unlocked
 from bedrock_budget.meter import Meter
-from bedrock_budget.pool import Pool
+from bedrock_budget.pool import Claim
 from bedrock_budget.pools import Pools
 from bedrock_budget.stores import MemoryStore, SQLiteStore, Store
 from bedrock_budget.testing import ManualClock
@@ -98,10 +98,11 @@ class Process:
         self.charged: Counter[UsageKey] = Counter()
         self.excess: Counter[UsageKey] = Counter()  # of this, what cost more than its hold
 
-    def pool(self, key: UsageKey) -> Pool:
+    def claim(self, key: UsageKey) -> Claim:
         account = self.meter.account(key, 1)
         day = int(key.day)
-        return self.pools.pool(key, self.quotas[key.label], int(START) + (day + 3) * DAY_SECS, (account,))
+        pool = self.pools.pool(key, int(START) + (day + 3) * DAY_SECS, (account,))
+        return Claim(key.label, pool, self.quotas[key.label])
 
     def held(self) -> Counter[UsageKey]:
         found: Counter[UsageKey] = Counter()
@@ -254,13 +255,13 @@ class Model(RuleBasedStateMachine):
             if process.dead:
                 return
             self.note("call")
-            pools = [process.pool(key) for key in keys]
-            found = self.during(process, fault, lambda pools=pools: process.pools.hold(pools, worst_case))
+            claims = [process.claim(key) for key in keys]
+            found = self.during(process, fault, lambda claims=claims: process.pools.hold(claims, worst_case))
             if isinstance(found, Hold):
                 assert not process.dead
                 process.calls.append((found, keys))
-            elif isinstance(found, Pool):
-                assert found in pools
+            elif isinstance(found, Claim):
+                assert found in claims
             self.check()
 
     @precondition(lambda self: self.living())
@@ -363,7 +364,7 @@ class Model(RuleBasedStateMachine):
         self.pass_time(DAY_SECS)
         self.begin_day()
         for process in self.living():
-            pools = [process.pool(key) for key in over]
+            pools = [process.claim(key).pool for key in over]
             self.during(process, fault, lambda pools=pools, process=process: process.pools.forget(pools))
 
     # -- disks and journals

@@ -24,7 +24,7 @@ from bedrock_budget.hold import Hold
 from bedrock_budget.journal.journal import Journal
 from bedrock_budget.journal.replay import replay_unlocked
 from bedrock_budget.meter import Meter
-from bedrock_budget.pool import LONGEST_PAUSE_SECS, Pool
+from bedrock_budget.pool import LONGEST_PAUSE_SECS, Claim, Pool
 from bedrock_budget.pools import IDLE_SECS, WAIT_SECS, Pools
 from bedrock_budget.stores import DynamoDBStore, MemoryStore, SequenceConflict, SQLiteStore, Store
 from bedrock_budget.stores.tables import LEASES
@@ -47,6 +47,7 @@ class Process:
     ) -> None:
         self.store = store
         self.clock = clock or ManualClock()
+        self.quotas: dict[UsageKey, int] = {}
         self.journal = None if root is None else Journal(root, "memory://")
         if self.journal is not None:
             journals.append(self.journal)
@@ -59,10 +60,16 @@ class Process:
 
     def pool(self, key: UsageKey = KEY, quota: int = QUOTA) -> Pool:
         expires = int(ManualClock().now().timestamp()) + 3 * 86_400
-        return self.pools.pool(key, quota, expires, (self.meter.account(key, 1),))
+        pool = self.pools.pool(key, expires, (self.meter.account(key, 1),))
+        self.quotas[pool.slice.key] = quota
+        return pool
+
+    def claims(self, *pools: Pool) -> list[Claim]:
+        """What calls are held out of, as the quotas were said last."""
+        return [Claim(pool.slice.key.label, pool, self.quotas[pool.slice.key]) for pool in pools or (self.pool(),)]
 
     def try_hold(self, worst_case: int, *pools: Pool) -> Hold | None:
-        found = self.pools.hold(pools or (self.pool(),), worst_case)
+        found = self.pools.hold(self.claims(*pools), worst_case)
         return found if isinstance(found, Hold) else None
 
     def hold(self, worst_case: int, *pools: Pool) -> Hold:
@@ -308,12 +315,12 @@ def test_what_others_leave_is_taken_to_the_last(process: Process, store: Unrelia
 
 def test_a_hold_is_in_all_pools_or_in_none(process: Process, store: UnreliableStore) -> None:
     first, cap = process.pool(), process.pool(CAP, 5)
-    assert process.pools.hold((first, cap), 10) is cap
+    assert process.pools.hold(process.claims(first, cap), 10) == process.claims(cap)[0]
     assert (first.slice.held, cap.slice.held) == (0, 0)
     store.fails = lambda name, subject: AWAY if getattr(subject, "key", KEY) == CAP else None
     cap.retry_at = 0.0
     with pytest.raises(StoreError):
-        process.pools.hold((first, cap), 10)
+        process.pools.hold(process.claims(first, cap), 10)
     assert first.slice.held == 0
 
 

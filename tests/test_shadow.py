@@ -19,6 +19,7 @@ from metered import (
 
 from bedrock_budget import PriceKeeperClient
 from bedrock_budget.core.usage import Usage
+from bedrock_budget.status import read_shadow
 from bedrock_budget.stores import MemoryStore, Override, Stop
 from bedrock_budget.testing import LocalBedrock, ManualClock
 
@@ -78,6 +79,32 @@ def test_status_says_what_would_have_been_saved(local_bedrock: LocalBedrock) -> 
         assert stored(bedrock, "premium", scope=SHADOW).cost_pico_usd == 2 * PREMIUM_CALL
         assert stored(bedrock, "standard", scope=SHADOW).cost_pico_usd == 2 * STANDARD_CALL
         assert stored(bedrock, "economy", scope=SHADOW).cost_pico_usd == 3 * ECONOMY_CALL
+
+
+def test_moves_and_refusals_are_counted_over_all_processes_and_models(local_bedrock: LocalBedrock) -> None:
+    store = MemoryStore()
+    for _ in range(2):
+        with shadowed(local_bedrock, store=store) as bedrock:
+            for _ in range(4):
+                call(bedrock)
+            call(bedrock, modelId="standard")
+            call(bedrock, modelId="nobody.knows-v1:0")
+            day = bedrock._scope.day
+            assert day is not None
+            assert bedrock.flush(timeout=30)
+            sums = read_shadow(day.snapshot, store, bedrock._keeper.meter)
+    assert sums is not None
+    real = 8 * PREMIUM_CALL + 2 * STANDARD_CALL
+    would = sum(stored(bedrock, label, scope=SHADOW).cost_pico_usd for label in ("premium", "standard", "economy"))
+    assert sums == (12, 5, 5, real - would)
+
+
+def test_a_decision_shows_what_would_have_been_spent(local_bedrock: LocalBedrock) -> None:
+    store = MemoryStore()
+    with shadowed(local_bedrock, store=store) as bedrock:
+        call(bedrock)
+    with shadowed(local_bedrock, store=store) as bedrock:
+        assert bedrock.decide().spend_usd_micros == 15_000
 
 
 def test_other_modes_have_no_shadow_figures(local_bedrock: LocalBedrock) -> None:

@@ -9,7 +9,7 @@ from ..clock import Clock
 from ..core.budget import ScopeBudget
 from ..core.days import org_day
 from ..core.errors import ConfigError
-from ..core.keys import scope_key
+from ..core.keys import scope_key, shadow_of
 from .exits import DONE
 from .options import AddParser, add_command, add_group, add_scope, identifier, note, opened
 from .steering import APP_HELP, FOLLOW, UNTIL, reason_of, until, who, zone_of
@@ -120,6 +120,7 @@ def run_clear(args: argparse.Namespace, clock: Clock) -> int:
         for scope in _scopes(orgs, budget, args.app):
             sticky = orgs.controls(args.org, args.app, scope=scope, day=day).sticky
             orgs.store.clear_sticky(scope, day)
+            orgs.store.clear_sticky(shadow_of(scope), day)
             if sticky is not None:
                 forgotten.append({"scope": scope, "org_day": day, "label": sticky.label})
     if args.json:

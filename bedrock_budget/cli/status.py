@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..keeper import Keeper
     from ..record import LabelStatus
     from ..snapshots import Cap
+    from ..status import ShadowSums
     from ..stores import Override, Stop
     from .orgs import Orgs
 
@@ -56,6 +57,8 @@ class ScopeStatus:
     stop: "Stop | None"
     enforcement: str
     caps: "Sequence[Cap]"
+    granted: "Mapping[str, int]"
+    shadow: "ShadowSums | None"
     labels: "Sequence[LabelStatus]"
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -77,12 +80,21 @@ class ScopeStatus:
             "enforcement": self.enforcement,
             "caps": [
                 {
-                    "key": cap.label,
+                    "key": cap.name,
                     "spend_usd_micros": micros_half_up(cap.spend),
                     "limit_usd_micros": micros_half_up(cap.quota_pico_usd),
+                    "granted_usd_micros": micros_half_up(self.granted[cap.name]) if cap.name in self.granted else None,
                 }
                 for cap in self.caps
             ],
+            "shadow": None
+            if self.shadow is None
+            else {
+                "calls": self.shadow.calls,
+                "moved": self.shadow.moved,
+                "refused": self.shadow.refused,
+                "saved_usd_micros": micros_half_up(self.shadow.saved_pico_usd),
+            },
             "labels": [_figures(label) for label in self.labels],
         }
 
@@ -149,6 +161,8 @@ def _places(orgs: "Orgs", org_id: str, app_id: str | None) -> list[tuple[str | N
 
 
 def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | None) -> ScopeStatus:
+    from ..status import read_granted, read_shadow  # noqa: PLC0415
+
     scope = keeper.scopes.enter(org_id, entered)
     labels = keeper.status(scope)
     now = keeper.clock.now()
@@ -177,6 +191,8 @@ def _status(keeper: "Keeper", org_id: str, entered: str | None, shown: str | Non
         stop=stop,
         enforcement=snapshot.budget.settings.enforcement,
         caps=snapshot.caps,
+        granted=read_granted(snapshot, keeper.store),
+        shadow=read_shadow(snapshot, keeper.store, keeper.meter),
         labels=labels,
     )
 
@@ -193,13 +209,7 @@ def _text(status: ScopeStatus, now: datetime) -> str:
         f"the next one starts in {span(status.next_day_at - now)}",
         *aligned(rows, left=(0, _STATE_COLUMN), indent=2),
     ]
-    if status.stop is not None:
-        whose = "All apps of the org are" if status.stop.app_id is None else "It is"
-        lines.append(f"  Calls are refused. {whose} stopped {described(status.stop, zone)}")
-    elif status.label_in_force is None:
-        lines.append("  All quotas are used up: calls are refused until the next org day.")
-    else:
-        lines.append(f"  The next call goes to {status.label_in_force} ({status.model_id_in_force}).")
+    lines.append(f"  {_next_call(status, zone)}")
     pin = status.override
     if pin is not None:
         until = clock_time(datetime.fromtimestamp(pin.expires_at_epoch, status.timezone), *zone)
@@ -207,15 +217,18 @@ def _text(status: ScopeStatus, now: datetime) -> str:
             f"  Pinned to {one_line(pin.label)} by {one_line(pin.created_by)} until {until}: {one_line(pin.reason)}"
         )
     for cap in status.caps:
-        whose = "all apps of the org" if cap.label.startswith("org_") else "all labels"
+        whose = "all apps of the org" if cap.name.startswith("org_") else "all labels"
         spend, limit = dollars(micros_half_up(cap.spend)), dollars(micros_half_up(cap.quota_pico_usd))
         used = percent_cell(100 * cap.spend / cap.quota_pico_usd if cap.quota_pico_usd else 100.0)
         lines.append(f"  Of {whose}: {spend} of {limit} ({used})")
     if status.enforcement == "strict":
         aside = sum(max((each.granted_usd_micros or 0) - each.spend_usd_micros, 0) for each in status.labels)
-        lines.append(f"  Strict: {dollars(aside)} beyond the spend is set aside for calls.")
-    if (shadow := _shadow(status.labels)) is not None:
-        lines.append(f"  {shadow}")
+        lines.append(f"  Strict: {dollars(aside)} beyond the spend is set aside in the labels' quotas.")
+        for cap in status.caps:
+            aside = max(micros_half_up(status.granted[cap.name] - cap.spend), 0)
+            lines.append(f"  Strict: {dollars(aside)} beyond the spend is set aside in {cap.name}.")
+    if status.shadow is not None:
+        lines.append(f"  {_shadow(status.shadow)}")
     if status.sticky_label is not None:
         lines.append(f"  Fallen back to {status.sticky_label} for the rest of the day.")
     if status.degraded:
@@ -223,17 +236,28 @@ def _text(status: ScopeStatus, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def _shadow(labels: "Sequence[LabelStatus]") -> str | None:
-    """What shadow enforcement would have done; None under another enforcement."""
-    if any(label.shadow_requests is None for label in labels):
-        return None
-    requests = sum(label.requests for label in labels)
-    served = sum(label.shadow_requests or 0 for label in labels)
-    elsewhere = sum(max(label.requests - (label.shadow_requests or 0), 0) for label in labels) - (requests - served)
-    saved = sum(label.spend_usd_micros - (label.shadow_spend_usd_micros or 0) for label in labels)
+def _next_call(status: ScopeStatus, zone: tuple[tzinfo, str]) -> str:
+    would = status.enforcement == "shadow"
+    if status.stop is not None:
+        whose = "All apps of the org are" if status.stop.app_id is None else "It is"
+        refused = "The budget would refuse calls, but in shadow they go on" if would else "Calls are refused"
+        return f"{refused}. {whose} stopped {described(status.stop, zone)}"
+    if status.label_in_force is None:
+        what = "A cap is reached" if any(cap.spend >= cap.quota_pico_usd for cap in status.caps) else ""
+        what = what or "All quotas are used up"
+        then = "in shadow calls go on" if would else "calls are refused until the next org day"
+        return f"{what}: {then}."
+    goes = "The budget would send the next call" if would else "The next call goes"
+    return f"{goes} to {status.label_in_force} ({status.model_id_in_force})."
+
+
+def _shadow(sums: "ShadowSums") -> str:
+    """What shadow enforcement would have done."""
+    saved = micros_half_up(abs(sums.saved_pico_usd))
     return (
-        f"In shadow, so nothing is changed: of {requests:,} calls it would have sent {max(elsewhere, 0):,} to another "
-        f"label and refused {max(requests - served, 0):,}, saving {dollars(saved)}."
+        f"In shadow, so nothing is changed: of {sums.calls:,} calls it would have sent {sums.moved:,} to another label "
+        f"and refused {sums.refused:,}, {'saving' if sums.saved_pico_usd >= 0 else 'costing'} {dollars(saved)}"
+        f"{'.' if sums.saved_pico_usd >= 0 else ' more.'}"
     )
 
 

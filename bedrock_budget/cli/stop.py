@@ -68,6 +68,8 @@ def run_stop(args: argparse.Namespace, clock: Clock) -> int:
     if before is not None:
         print(f"It replaces the stop {described(before, zone)}")
     print(f"{FOLLOW} Streams that are open go on.")
+    if budget is not None and budget.settings.enforcement == "shadow":
+        note("enforcement is shadow, which changes nothing: calls go on. Set enforcement: normal to have them refused.")
     app = "" if args.app is None else f" --app {shlex.quote(args.app)}"
     print(f"To resume: bedrock-budget resume --org {shlex.quote(args.org)}{app}")
     return DONE

@@ -92,6 +92,12 @@ class Slice:
         """What is not held, and is not known to be returned."""
         return self.unheld - (0 if self.in_flight is None else min(self.in_flight.change_pico_usd, 0))
 
+    def set_quota(self, quota_pico_usd: int) -> None:
+        """Take from a quota that may have changed; who asks knows what it is."""
+        if quota_pico_usd != self.quota:
+            self.quota = quota_pico_usd
+            self.room = None
+
     def hold(self, worst_case: int) -> bool:
         """Set aside the worst case of a call, if the slice has it."""
         if self.granted - self.held < worst_case:

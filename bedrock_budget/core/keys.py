@@ -18,6 +18,9 @@ _SLOTS = 3600 // SLOT_SECS
 #: Ends the scope in which shadow enforcement counts.
 SHADOW_SUFFIX = "#SHADOW"
 
+#: Labels of that scope that no id can have: calls that would have gone to another label, and been refused.
+SHADOW_MOVED, SHADOW_REFUSED = "#moved", "#refused"
+
 #: A writer's name: ``w`` and ten URL-safe characters, so that no other attribute of a shard item looks like one.
 WRITER_ID_LENGTH = 11
 

@@ -61,6 +61,7 @@ def test_json_has_the_names_and_exact_figures_of_the_record(run: Run, store: SQL
         "stop": None,
         "enforcement": "normal",
         "caps": [],
+        "shadow": None,
     }
     assert set(labels[0]) == set(LabelStatus.__slots__) - {"outcomes"}  # the process's own
     assert labels[0] == {
@@ -298,7 +299,7 @@ def test_another_configuration_and_store_can_be_named(run: Run, folder: Path, co
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"enforcement": "strict"}, "  Strict: $0.250000 beyond the spend is set aside for calls."),
+        ({"enforcement": "strict"}, "  Strict: $0.250000 beyond the spend is set aside in the labels' quotas."),
         ({"daily_total_usd_micros": 2_000_000}, "  Of all labels: $1.00 of $2.00 (50.00 %)"),
         ({"org_daily_total_usd_micros": 4_000_000}, "  Of all apps of the org: $3.00 of $4.00 (75.00 %)"),
     ],
@@ -321,6 +322,9 @@ def test_says_what_shadow_would_have_done(run: Run, store: SQLiteStore, local_be
     would = "billing#SHADOW"
     spend(store, "acme", would, "premium", 1_000_000, requests=1)
     spend(store, "acme", would, "standard", 400_000, requests=1)
+    spend(store, "acme", would, "#moved", 0, requests=1)
+    spend(store, "acme", would, "#refused", 1_000_000, requests=1)
+    spend(store, "acme", "billing", "embed", 100_000, requests=1)
     (found,) = scopes(run, "--org", "acme", "--app", "billing")
     assert (found["scope"], found["enforcement"]) == ("ORG#acme#APP#billing", "shadow")
     assert [label["shadow_spend_usd_micros"] for label in found["labels"]] == [1_000_000, 400_000, 0]

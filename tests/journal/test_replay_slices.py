@@ -14,7 +14,7 @@ from bedrock_budget.journal import files
 from bedrock_budget.journal.journal import Journal
 from bedrock_budget.journal.replay import replay_unlocked
 from bedrock_budget.meter import Meter
-from bedrock_budget.pool import Pool
+from bedrock_budget.pool import Claim, Pool
 from bedrock_budget.pools import Pools
 from bedrock_budget.stores import MemoryStore
 from bedrock_budget.stores.contract import StoreSetupError
@@ -45,7 +45,7 @@ class Life:
         self.pools = Pools(store, self.meter, ManualClock(), journal=self.journal)
         with self.meter.lock:
             self.journal.tend([], self.meter.writer_id, 0)
-        self.pool: Pool = self.pools.pool(KEY, 40_000, int(NOW) + 86_400, (self.meter.account(KEY, 1),))
+        self.pool: Pool = self.pools.pool(KEY, int(NOW) + 86_400, (self.meter.account(KEY, 1),))
         self.left: tuple[int, int] = (0, 0)  # what may stay granted: before and after what is being done
         self.moments: list[tuple[bytes, int | None, dict[str, int], tuple[int, int]]] = []
         append = self.journal.append
@@ -65,7 +65,7 @@ class Life:
 
     def hold(self, worst_case: int) -> Hold:
         self.left = (self.left[1], self.left[1] + worst_case)
-        hold = self.pools.hold((self.pool,), worst_case)
+        hold = self.pools.hold((Claim("premium", self.pool, 40_000),), worst_case)
         assert isinstance(hold, Hold)
         return hold
 
