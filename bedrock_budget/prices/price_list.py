@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from ..core.model_ids import parse_model_id
 from .price_list_names import MARKETPLACE_PROVIDERS, NAMES
 from .price_list_rows import MARKETPLACE_CODE, NotMapped, Row, chosen, offer_row, rows_of
 from .table import bundled
@@ -153,9 +152,3 @@ def _client(service: str) -> "BaseClient":
     session: Any = boto3.session.Session()
     client: BaseClient = session.client(service, region_name=HOME_REGION, config=config)
     return client
-
-
-def base_models(model_ids: Collection[str]) -> list[str]:
-    """The base ids of those model ids that say their model, each once."""
-    bases = (parse_model_id(model_id).base for model_id in model_ids)
-    return list(dict.fromkeys(base for base in bases if base is not None))

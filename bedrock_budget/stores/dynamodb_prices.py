@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..core.cached_prices import CachedPrices, PriceKey, facts_of, variant_name
 from ..core.errors import StoreError
@@ -48,7 +48,7 @@ class PricesInDynamoDB(Store):
         for attempt in attempts_while_busy(Unwritten):
             with attempt:
                 answer = self._calls.call("BatchWriteItem", PRICING_CACHE, RequestItems=left)
-                left = answer.get("UnprocessedItems") or {}
+                left = cast("Mapping[str, Any]", answer.get("UnprocessedItems") or {})
                 if left:
                     count = sum(len(puts) for puts in left.values())
                     raise Unwritten(f"DynamoDB BatchWriteItem left {count} prices unwritten: try again later")
