@@ -1,7 +1,7 @@
 """The aggregator: sums the shards of what was written lately into daily totals.
 
 ``python -m bedrock_budget.aggregator --store URL [--config FILE] [--interval 60] [--once] [--health-port N]
-[--partition I/N]``
+[--partition I/N] [--refresh-prices]``
 
 Passes: `passes`. Batches of a DynamoDB stream: `usage_stream`. What both do with a key: `summing`.
 """
@@ -23,6 +23,8 @@ from .core.errors import BudgetError, ConfigError, StoreError
 from .health import HealthServer
 from .partition import PARTITION_VARIABLE, Partition
 from .passes import INTERVAL_SECS, Aggregator, Pass, text_of
+from .price_refresh import refresh_daily, refresh_if_due
+from .prices.price_list import PriceList
 from .stores import default_store_url, open_store
 
 __all__ = ["Aggregator", "Pass", "aggregator_for", "lambda_handler", "main", "stream_handler"]
@@ -106,12 +108,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="I/N",
         help=f"take only share I of N of the keys, I from 1 to N; run one process for each (${PARTITION_VARIABLE})",
     )
+    parser.add_argument(
+        "--refresh-prices",
+        action="store_true",
+        help="fetch list prices from the AWS Price List once a day, unless another aggregator has",
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         aggregator = aggregator_for(options.store, options.config, options.interval, options.partition)
         if options.once:
             log.info("%s", text_of(aggregator.run_pass()))
+            if options.refresh_prices:
+                refresh_if_due(aggregator.store, PriceList(), SystemClock())
             return 0
     except BudgetError as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -129,6 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     threading.Thread(target=await_signal, name="bedrock-budget-signals", daemon=True).start()
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if options.refresh_prices:
+        threading.Thread(
+            target=refresh_daily,
+            args=(aggregator.store, PriceList(), SystemClock(), stop),
+            name="bedrock-budget-prices",
+            daemon=True,  # reading takes minutes, and nothing is lost if it ends half-way
+        ).start()
     try:
         health = HealthServer(options.health_port, aggregator.health)
     except OSError as exc:

@@ -19,6 +19,7 @@ from .core.worst_case import WorstCase
 from .looks import Observer
 from .meter import Meter
 from .pools import Pools
+from .price_cache import PriceCache
 from .prices import bundled
 from .refresher import Refresher
 from .scopes import ScopeDay
@@ -72,8 +73,15 @@ class KnownScopes:
         self._budgets = budgets or table_budgets()
         self._has_file = budgets is not None
         self._keywords = keywords
-        self._region = region
-        self._observer = Observer(store, meter, clock, budget_of=self._budget_under, snapshot_of=self._snapshot)
+        self._prices = PriceCache(store, clock, region)
+        self._observer = Observer(
+            store,
+            meter,
+            clock,
+            budget_of=self._budget_under,
+            snapshot_of=self._snapshot,
+            prices_version=self._prices_version,
+        )
         # Its threads must not keep a client that nobody has any more, with its looks, for as long as scopes are known.
         self._refresher = Refresher(_weakly(self._look), clock, on_forget=_weakly(self._forget))
         weakref.finalize(self, self._refresher.end_soon).atexit = False
@@ -120,6 +128,7 @@ class KnownScopes:
             day.leave()
         self._days = {}
         self._observer.after_fork_in_child()
+        self._prices.after_fork_in_child()
         self._refresher.after_fork_in_child()
 
     # -- budgets
@@ -186,6 +195,7 @@ class KnownScopes:
             return before
 
     def _snapshot(self, budget: ScopeBudget, day: ScopeDay) -> Snapshot:
+        day.prices_version = self._prices.version  # first: prices that change meanwhile are bound by the next look
         return snapshot_of(
             budget,
             day.day,
@@ -255,6 +265,11 @@ class KnownScopes:
         listed = self.listed_price(label.model_id, on)
         return listed if label.price is None else label.price.over(listed)
 
+    def _prices_version(self, day: ScopeDay) -> int:
+        """The version of the prices of a day's labels, read again if that is due."""
+        self._prices.read_when_due(label.model_id for label in day.snapshot.budget.labels.values())
+        return self._prices.version
+
     @staticmethod
     def worst_case_of(label: ModelLabel, price: Price) -> WorstCase:
         """The worst case of a label's calls at a price."""
@@ -267,6 +282,6 @@ class KnownScopes:
         )
 
     def listed_price(self, model_id: str, on: date) -> Price | None:
-        """The price table's price of a model on a day; None if it has none."""
-        row = bundled().find(model_id, region=self._region, on=on)
-        return None if row is None else row.price
+        """The listed price of a model on a day, as far as it has been fetched or is bundled; None if there is none."""
+        found = self._prices.find(model_id, on=on)
+        return None if found is None else found.price

@@ -47,13 +47,21 @@ class Observer:
     """Looks at a store on behalf of scopes."""
 
     def __init__(
-        self, store: Store, meter: Meter, clock: Clock, *, budget_of: BudgetOf, snapshot_of: SnapshotOf
+        self,
+        store: Store,
+        meter: Meter,
+        clock: Clock,
+        *,
+        budget_of: BudgetOf,
+        snapshot_of: SnapshotOf,
+        prices_version: Callable[[ScopeDay], int] = lambda _: 0,
     ) -> None:
         self._store = store
         self._meter = meter
         self._clock = clock
         self._budget_of = budget_of
         self._snapshot_of = snapshot_of
+        self._prices_version = prices_version
         self._failure: Exception | None = None  # why the last look of any scope failed
         self._failed_at = -inf
         self._warned_at = -inf
@@ -141,7 +149,9 @@ class Observer:
     def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
         snapshot = scope.snapshot
         items = (controls.org_item, controls.app_item)
-        if scope.items != items and (scope.items is not None or any(items)):
+        changed = scope.items != items and (scope.items is not None or any(items))
+        version = self._prices_version(scope)  # may read the store, which has just answered
+        if changed or scope.prices_version != version:
             try:
                 snapshot = self._snapshot_of(self._budget_of(scope, controls), scope)
             except ConfigError as exc:

@@ -59,7 +59,7 @@ class Aggregator:
         interval_secs: float = INTERVAL_SECS,
         partition: Partition = Partition(),  # noqa: B008 - it cannot change
     ) -> None:
-        self._store = store
+        self.store = store
         self._clock = clock
         self.summing = Summing(store, clock, shard_count_of=shard_count_of, interval_secs=interval_secs)
         self._partition = partition
@@ -130,17 +130,17 @@ class Aggregator:
         """The keys that a pass sums: no write since the last complete pass may be missed."""
         last = self.last_pass
         if last is None:
-            return self._store.active_keys(recent_hours(began, FIRST_PASS_HOURS))
+            return self.store.active_keys(recent_hours(began, FIRST_PASS_HOURS))
         if utc_hour(began) != utc_hour(last.began_at_epoch) and began > last.began_at_epoch:
             # Once an hour all, and an hour more: a mark later than `LOOK_BACK_SECS` allows (a slow index, a clock that
             # is wrong) may delay a total by up to an hour but not lose it.
             hours = RECENT_HOURS + 1 + int(began - last.began_at_epoch) // 3600
-            return self._store.active_keys(recent_hours(began, min(hours, FIRST_PASS_HOURS)))
+            return self.store.active_keys(recent_hours(began, min(hours, FIRST_PASS_HOURS)))
         recent = recent_hours(began, RECENT_HOURS)
         if began < last.began_at_epoch:  # the clock was set back: what the last pass took for lately is anybody's guess
-            return self._store.active_keys(recent)
+            return self.store.active_keys(recent)
         since = last.began_at_epoch - LOOK_BACK_SECS
-        return self._store.active_keys_since(recent, since_epoch=since, now_epoch=began)
+        return self.store.active_keys_since(recent, since_epoch=since, now_epoch=began)
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether a pass succeeded within the last three intervals, and the figures behind it.

@@ -23,6 +23,7 @@ class ScopeDay:
         self.starts_at = day.starts_at
         self.ends_at = day.ends_at
         self.items: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None = None
+        self.prices_version = 0  # of the prices that the snapshot is bound to
         self.fresh_until = day.starts_at  # calls before this need nothing more; see `KnownScopes.ready`
         self.used_at: datetime = day.starts_at  # the start of the last call
         # How fresh it is. Times are the clock's monotonic seconds.

@@ -1,7 +1,7 @@
 """How a command ends: its exit codes."""
 
 DONE = 0
-#: The store failed, or something unforeseen.
+#: The store failed, a check found something, or something unforeseen.
 FAILED = 1
 #: A mistake in the command line or the configuration, or a question that was not answered with yes.
 USAGE = 2
@@ -14,7 +14,7 @@ PIPE_CLOSED = 141
 EXPLAINED = """\
 exit codes:
   0  done
-  1  failed: the store did not answer, or is not ready for use
+  1  failed: the store did not answer, or is not ready for use; a price is missing (prices)
   2  a mistake in the command line or the configuration, or not confirmed
   3  refused: the next call would be refused (explain)
 """

@@ -25,6 +25,11 @@ class Orgs:
         self._budgets = budgets
         self._app_ids: dict[str, list[str]] = {}
 
+    @property
+    def has_file(self) -> bool:
+        """Whether there is a configuration file."""
+        return self._budgets is not None
+
     def keeper(self) -> Keeper:
         """What decides for these orgs. Close it."""
         return Keeper(self.store, self._budgets, self.clock, keywords={}, region=None)

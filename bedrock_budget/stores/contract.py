@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..core.account import Amounts, Batch
+from ..core.cached_prices import CachedPrices, PriceKey
 from ..core.errors import StoreError
 from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey
@@ -222,6 +223,17 @@ class Store(ABC):
         """What is granted of these pools, in pico-USD, strongly consistent; those of which nothing ever was are left
         out."""
         raise StoreSetupError(f"{type(self).__name__} has no read_granted, which enforcement 'strict' needs")
+
+    # -- prices that were fetched; a store without them leaves the bundled table
+
+    def read_prices(self, keys: Collection[PriceKey], *, now_epoch: float) -> Mapping[PriceKey, CachedPrices]:
+        """The cached prices of those keys that have some. May be a little old."""
+        return {}
+
+    def write_prices(self, prices: Sequence[CachedPrices]) -> None:
+        """Put cached prices in place of those with the same keys, in this order. Idempotent: the same again changes
+        nothing. Atomic for each key; StoreError: some may be written, repeat all."""
+        raise StoreSetupError(f"{type(self).__name__} has no write_prices: it keeps no prices")
 
     @abstractmethod
     def app_ids(self, org_id: str) -> list[str]:

@@ -19,11 +19,12 @@ from ..core.keys import (
 from ..core.usage import Usage
 from . import dynamodb_items as items
 from . import dynamodb_stops as stops
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
 from .dynamodb_index import listed
 from .dynamodb_leases import DynamoDBLeases
+from .dynamodb_prices import PricesInDynamoDB
 from .rules import MismatchLog, check_app, check_batch, expired, plain_item, stop_in_force
 from .tables import CONFIG, DAILY_TOTAL, DEFAULT_PREFIX, STICKY_STATE, USAGE, Table
 
@@ -34,7 +35,7 @@ _MAX_SHARD_COUNTS = 1024
 _CLOCKS_APART_SECS = 120
 
 
-class DynamoDBStore(Store):
+class DynamoDBStore(PricesInDynamoDB):
     """See `Store`. Any number of machines in one region may share the tables.
 
     ``client``: a boto3 DynamoDB client, used as it is and never closed; or one is made on first use for ``region``

@@ -65,6 +65,11 @@ def _is_conflict(exc: BaseException) -> bool:
     return bool(codes & {"TransactionConflictException", "TransactionConflict"})
 
 
+def attempts_while_busy(error: type[StoreError]) -> Retrying:
+    """Attempts at a batch that raises ``error`` where DynamoDB has left some of it undone."""
+    return _attempts(retry_if_exception_type(error))
+
+
 def _attempts(retry: retry_base) -> Retrying:
     """Attempts at what DynamoDB was too busy for."""
     return Retrying(

@@ -1,11 +1,12 @@
 """A store in this process's memory: for tests, trials and programs of one process. Nothing outlives the process."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 from ..core.account import ZERO, Amounts, Batch
+from ..core.cached_prices import CachedPrices, PriceKey
 from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
@@ -61,6 +62,7 @@ class MemoryStore(Store):
         self._overrides: dict[tuple[str, str | None], Override] = {}
         self._stops: dict[tuple[str, str | None], _Stopped] = {}
         self._configs: dict[tuple[str, str | None], dict[str, Any]] = {}
+        self._prices: Mapping[PriceKey, CachedPrices] = {}
         self._mismatches = MismatchLog()
 
     def __repr__(self) -> str:
@@ -207,6 +209,15 @@ class MemoryStore(Store):
     def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
         with self._lock.get():
             return {key: self._pools[key].granted_pico_usd for key in keys if key in self._pools}
+
+    def read_prices(self, keys: Collection[PriceKey], *, now_epoch: float) -> Mapping[PriceKey, CachedPrices]:
+        prices = self._prices
+        found = {key: prices[key] for key in keys if key in prices}
+        return {key: each for key, each in found.items() if not expired(each.expires_at_epoch, now_epoch)}
+
+    def write_prices(self, prices: Sequence[CachedPrices]) -> None:
+        with self._lock.get():
+            self._prices = {**self._prices, **{each.key: each for each in prices}}
 
     def app_ids(self, org_id: str) -> list[str]:
         with self._lock.get():

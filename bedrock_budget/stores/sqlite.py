@@ -10,7 +10,7 @@ from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from ..core.usage import Usage
 from . import sqlite_statements as sql
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
+from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop
 from .rules import (
     MismatchLog,
     check_app,
@@ -25,6 +25,7 @@ from .rules import (
     takes_place_of,
 )
 from .sqlite_file import SQLiteFile, absolute
+from .sqlite_prices import PricesInSQLite
 
 
 def _columns(amounts: Amounts) -> tuple[int, ...]:
@@ -35,7 +36,7 @@ def _amounts(columns: tuple[int, ...]) -> Amounts:
     return Amounts(columns[0], Usage(*columns[1:6]), columns[6])
 
 
-class SQLiteStore(Store):
+class SQLiteStore(PricesInSQLite):
     """See `Store`. Durable (``synchronous=FULL``); any number of processes on one machine may share the file.
 
     Amounts of one shard go up to 2^63-1 pico-USD ($9.2 million) and tokens; beyond that StoreError is raised and

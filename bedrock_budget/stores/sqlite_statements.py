@@ -68,8 +68,16 @@ _STOPS = (
         PRIMARY KEY (org_id, app_id)) WITHOUT ROWID""",
 )
 
+_PRICES = (
+    # variants: JSON, price in pico-USD by what it is the price of
+    """CREATE TABLE prices (
+        model_id TEXT NOT NULL, price_key TEXT NOT NULL, variants TEXT NOT NULL, fetched_at_epoch INTEGER NOT NULL,
+        expires_at_epoch INTEGER NOT NULL, label TEXT NOT NULL, family TEXT NOT NULL, description TEXT NOT NULL,
+        PRIMARY KEY (model_id, price_key)) WITHOUT ROWID""",
+)
+
 #: What makes each version of the schema from the one before; the first from an empty file.
-MIGRATIONS = {1: _FIRST, 2: _STOPS, 3: _LEASES}
+MIGRATIONS = {1: _FIRST, 2: _STOPS, 3: _LEASES, 4: _PRICES}
 SCHEMA_VERSION = max(MIGRATIONS)
 
 GET_SEQUENCE = f"SELECT sequence FROM writers WHERE {_KEY} AND shard = ? AND writer_id = ?"

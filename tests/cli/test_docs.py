@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cli.command_line import DAY, NOW_EPOCH, Ran, Run, run_main, spend
 from cli.conftest import DOCS
+from prices.price_list_products import OFFER_FILE
+from prices.price_list_server import PriceListServer, serving
 
 from bedrock_budget.cli import build_parser
 from bedrock_budget.core.holds import Grant
@@ -131,8 +133,21 @@ def executed(
     return re.sub(r"```console\n(.*?)```", run_block, text, flags=re.DOTALL)
 
 
+@pytest.fixture
+def price_list(aws_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A small AWS Price List."""
+    with serving(PriceListServer(OFFER_FILE)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", server.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", server.url)
+        yield
+
+
 def test_the_examples_print_what_the_documentation_shows(
-    folder: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    store: SQLiteStore,
+    price_list: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     use_up_a_day(store)
     leave_a_journal(store, folder / "journal")
