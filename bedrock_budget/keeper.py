@@ -7,6 +7,7 @@ then the `Call` settles (usage -> cost -> account -> record). With warm caches n
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from time import monotonic  # waiting is in real time, whatever the clock of the org days says
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from cachetools import LRUCache
 from . import lifecycle
 from .call import Call
 from .clock import Clock
+from .control_plane import ControlPlane, LookUp
 from .core.budget import AUTO, UNLABELLED, ModelLabel, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.keys import UsageKey
@@ -68,6 +70,7 @@ class Keeper:
         transactions: bool = False,
         journal: "Journal | None" = None,
         drain_abandoned: bool = True,
+        look_up: LookUp | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -75,7 +78,10 @@ class Keeper:
         self.meter = Meter(store, clock, sync=sync, transactions=transactions, journal=journal)
         self.pools = Pools(store, self.meter, clock, journal=journal, keep_nothing=transactions)
         self.meter.settled_all = lambda: not self.pools.outstanding
-        self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region, pools=self.pools)
+        look_up = look_up or ControlPlane().look_up
+        self.scopes = KnownScopes(
+            *(store, self.meter, budgets, clock), keywords=keywords, region=region, pools=self.pools, look_up=look_up
+        )
         self._region = region
         self._unlabelled_routes: LRUCache[tuple[UsageKey, str], Route] = LRUCache(MAX_UNLABELLED_ROUTES)
         self._unlabelled_lock = threading.Lock()
@@ -233,8 +239,10 @@ class Keeper:
         with self._unlabelled_lock:
             route = self._unlabelled_routes.get((key, model_id))
         if route is None or route.account is not snapshot.accounts[-1]:
-            label = ModelLabel(UNLABELLED, model_id)
-            price = self.scopes.listed_price(model_id, day.day.starts_at.date())
+            label, on = ModelLabel(UNLABELLED, model_id), day.day.starts_at.date()
+            profiles = self.scopes.profiles
+            profiles.resolve((model_id,))
+            price = self.scopes.listed_price(model_id, on)
             bounded = price or budget.settings.price_anyway
             route = Route(
                 label,
@@ -244,17 +252,20 @@ class Keeper:
                 tight_pct=budget.tight_mode_threshold_pct,
                 account=snapshot.accounts[-1],
                 position=None,
+                equivalent=profiles.equivalent(model_id),
+                listed_price=partial(self.scopes.listed_price, on=on),
             )
             route.pools = snapshot.pools
-            with self._unlabelled_lock:
-                self._unlabelled_routes[key, model_id] = route
+            if route.equivalent is not None:  # else it will be looked up again
+                with self._unlabelled_lock:
+                    self._unlabelled_routes[key, model_id] = route
         return route
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
         policy = budget.settings.on_unknown_price
         if policy == "reject":
-            raise unknown_price(label, model_id, self._region)
+            raise unknown_price(label, model_id, self._region, self.scopes.profiles.problem(model_id))
         return None if policy == "track" else policy
 
     def _refused(

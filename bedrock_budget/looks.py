@@ -47,13 +47,21 @@ class Observer:
     """Looks at a store on behalf of scopes."""
 
     def __init__(
-        self, store: Store, meter: Meter, clock: Clock, *, budget_of: BudgetOf, snapshot_of: SnapshotOf
+        self,
+        store: Store,
+        meter: Meter,
+        clock: Clock,
+        *,
+        budget_of: BudgetOf,
+        snapshot_of: SnapshotOf,
+        renewed: Callable[[ScopeDay], bool],
     ) -> None:
         self._store = store
         self._meter = meter
         self._clock = clock
         self._budget_of = budget_of
         self._snapshot_of = snapshot_of
+        self._renewed = renewed  # whether a budget is new for another reason than its Config items
         self._failure: Exception | None = None  # why the last look of any scope failed
         self._failed_at = -inf
         self._warned_at = -inf
@@ -113,7 +121,7 @@ class Observer:
         controls = self._store.read_controls(
             scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now.timestamp()
         )
-        snapshot = self._with_controls(scope, controls)
+        snapshot = self._with_controls(scope, controls, renewed=self._renewed(scope))
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
             scope.leave()
             return  # its next call enters another day or scope
@@ -138,10 +146,10 @@ class Observer:
         note_stop(scope.snapshot.stop, snapshot)
         scope.snapshot = snapshot
 
-    def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
+    def _with_controls(self, scope: ScopeDay, controls: Controls, *, renewed: bool) -> Snapshot:
         snapshot = scope.snapshot
         items = (controls.org_item, controls.app_item)
-        if scope.items != items and (scope.items is not None or any(items)):
+        if renewed or (scope.items != items and (scope.items is not None or any(items))):
             try:
                 snapshot = self._snapshot_of(self._budget_of(scope, controls), scope)
             except ConfigError as exc:
