@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ParamValidationError
@@ -191,8 +192,10 @@ class Admission:
             cached = self._unlabelled.get((budget.scope, model_id))
         if cached is not None and cached[0] is budget and cached[1].account is account:
             return cached[1]
-        label = ModelLabel(UNLABELLED, model_id)
-        price = self._scopes.listed_price(model_id, day.day.starts_at.date())
+        label, on = ModelLabel(UNLABELLED, model_id), day.day.starts_at.date()
+        profiles = self._scopes.profiles
+        profiles.resolve((model_id,))
+        price = self._scopes.listed_price(model_id, on)
         bounded = price or budget.settings.price_anyway
         route = Route(
             label,
@@ -202,15 +205,18 @@ class Admission:
             tight_pct=budget.tight_mode_threshold_pct,
             account=account,
             position=None,
+            equivalent=profiles.equivalent(model_id),
+            listed_price=partial(self._scopes.listed_price, on=on),
         )
         route.claims = snapshot.claims
-        with self._lock:
-            self._unlabelled[budget.scope, model_id] = (budget, route)
+        if route.equivalent is not None:  # else it will be looked up again
+            with self._lock:
+                self._unlabelled[budget.scope, model_id] = (budget, route)
         return route
 
     def _price_anyway(self, budget: ScopeBudget, label: str, model_id: str) -> Price | None:
         """What ``on_unknown_price`` says of a model without a price; None to track it at cost 0."""
         policy = budget.settings.on_unknown_price
         if policy == "reject":
-            raise unknown_price(label, model_id, self._region)
+            raise unknown_price(label, model_id, self._region, self._scopes.profiles.problem(model_id))
         return None if policy == "track" else policy

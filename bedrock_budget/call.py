@@ -72,7 +72,8 @@ class Call:
             "usage": None,
             "cost_pico_usd": None,
             "cost_usd_micros": None,
-            "estimated": False,
+            # Until a response says which model a prompt router chose.
+            "estimated": route is not None and route.price_of_served is not None,
             "degraded": degraded,
         }
 
@@ -95,6 +96,20 @@ class Call:
                         "repeating in your own code avoids that",
                         self.account.key.scope,
                     )
+
+    def served_by(self, trace: Mapping[str, Any]) -> None:
+        """The trace of a response: where it names the model that a prompt router chose, that is what is paid for."""
+        router: dict[str, str] = trace.get("promptRouter") or {}
+        model_id, route = router.get("invokedModelId"), self.route
+        if not model_id or route is None or route.price_of_served is None:
+            return
+        self.record["invoked_model_id"] = model_id
+        price = route.price_of_served(model_id)
+        if price is None:
+            return
+        before, self.price = self.price, price
+        self.also = tuple((account, price if its is before else its) for account, its in self.also)
+        self.record["estimated"] = False
 
     def settle(self, usage: Usage, outcome: Outcome | None = None) -> Record:
         """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete."""
@@ -149,6 +164,7 @@ class Call:
         """The call cost nothing. ``outcome`` None: it was refused by the budget."""
         record = self.record
         record["usage"] = NO_USAGE._asdict()
+        record["estimated"] = False
         record["cost_pico_usd"] = record["cost_usd_micros"] = 0
         if self.hold is not None:
             self.hold.settle(0)

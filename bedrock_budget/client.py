@@ -10,6 +10,7 @@ from .admission import MakeBody
 from .call import Call
 from .clock import Clock, SystemClock
 from .config import ConfigSource, load_budgets
+from .control_plane import ControlPlane
 from .core.budget import OnExhausted, OnStoreError, OnUnknownModel, Refresh
 from .core.errors import ConfigError
 from .core.estimates import text_bytes
@@ -133,6 +134,7 @@ class PriceKeeperClient:
             keywords={key: value for key, value in keywords.items() if value is not None},
             region=client.meta.region_name,
             drain_abandoned=drain_abandoned,
+            look_up=ControlPlane(client).look_up,
             sync=metering == "sync" or in_lambda,
             transactions=in_lambda,
             journal=None if in_lambda else journal_for(journal, journal_sync, opened.url),
@@ -151,6 +153,8 @@ class PriceKeeperClient:
             call.failed(exc)
             raise
         call.answered(response)
+        if "trace" in response:
+            call.served_by(response["trace"])
         usage = from_token_usage(response.get("usage"))
         if usage is None:
             output = response.get("output")

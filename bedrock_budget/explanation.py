@@ -53,6 +53,7 @@ def explain(call: Call) -> str:
         lines.append(f"Override by {snapshot.override.created_by}: {snapshot.override.reason}.")
     lines += map(_figures, snapshot.chain)
     lines += map(_figures, snapshot.caps)
+    lines += [line for route in snapshot.routes.values() if (line := _stands_for(route))]
     if snapshot.sticky:
         lines.append(f"Sticky on {snapshot.chain[snapshot.sticky].label} until the day ends.")
     if snapshot.strict:
@@ -62,6 +63,21 @@ def explain(call: Call) -> str:
     if record["degraded"]:
         lines.append("Degraded: the store could not be read or written lately, so these figures may be old.")
     return "\n".join(lines)
+
+
+def _stands_for(route: Route) -> str | None:
+    """What an opaque model id of a label was found to be; None where the configuration says it all."""
+    found = route.equivalent
+    if found is not None and found.model_ids == (route.model_id,) and not route.registered:
+        hidden = route.problem is None or route.price is not None
+        return None if hidden else f"  {route.label}: no list price, {route.problem}"
+    whose = f"registered profile {route.model_id}" if route.registered else route.model_id
+    if found is None:
+        return f"  {route.label}: {whose}: {route.problem}"
+    how = "priced as the one that serves, of" if len(found.model_ids) > 1 else "priced as"
+    return f"  {route.label}: {whose}" + (
+        "" if found.model_ids == (route.model_id,) else f", {how} {', '.join(found.model_ids)}"
+    )
 
 
 def _figures(limited: Route | Cap) -> str:

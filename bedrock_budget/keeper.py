@@ -13,6 +13,7 @@ from . import lifecycle
 from .admission import Admission, MakeBody
 from .call import Call
 from .clock import Clock
+from .control_plane import ControlPlane, LookUp
 from .core.budget import AUTO
 from .core.budget_rules import Budgets
 from .draining import Drainer
@@ -45,6 +46,7 @@ class Keeper:
         transactions: bool = False,
         journal: "Journal | None" = None,
         drain_abandoned: bool = True,
+        look_up: LookUp | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -52,7 +54,13 @@ class Keeper:
         self.meter = Meter(store, clock, sync=sync, transactions=transactions, journal=journal)
         self.pools = Pools(store, self.meter, clock, journal=journal, keep_nothing=transactions)
         self.meter.settled_all = lambda: not self.pools.outstanding
-        self.scopes = KnownScopes(store, self.meter, budgets, clock, keywords=keywords, region=region, pools=self.pools)
+        self.scopes = KnownScopes(
+            *(store, self.meter, budgets, clock),
+            keywords=keywords,
+            region=region,
+            pools=self.pools,
+            look_up=look_up or ControlPlane().look_up,
+        )
         self.admission = Admission(self.meter, self.pools, self.scopes, region)
         self._used = False
         lifecycle.register(self)  # a fork may come before the first call

@@ -8,25 +8,33 @@ from typing import Any, ParamSpec
 
 from .clock import Clock
 from .config import table_budgets
+from .control_plane import LookUp
 from .core.budget import ModelLabel, ScopeBudget
 from .core.budget_rules import Budgets
 from .core.days import org_day
+from .core.equivalents import dearest
 from .core.errors import ConfigError, StoreError
 from .core.keys import id_problem
 from .core.money import PICO_PER_MICRO, usd_text
 from .core.pricing import Price
-from .core.worst_case import WorstCase
+from .core.worst_case import WorstCase, WorstOf
 from .looks import Observer
 from .meter import Meter
 from .pools import Pools
 from .price_cache import PriceCache
 from .prices import bundled
+from .profiles import Profiles
 from .refresher import Refresher
+from .registered import Registered
 from .scopes import ScopeDay
 from .snapshots import Snapshot, snapshot_of
 from .stores.contract import Controls, Store, StoreSetupError
 
 P = ParamSpec("P")
+
+#: A first look waits no longer than this for what models stand for: a call waits for it, up to 3 s. Later ones wait
+#: less, so that they are not taken for a slow store.
+FIRST_LOOKUP_SECS, LOOKUP_SECS = 2.0, 0.75
 
 
 def _weakly(method: Callable[P, None]) -> Callable[P, None]:
@@ -65,6 +73,7 @@ class KnownScopes:
         keywords: Mapping[str, Any],
         region: str | None,
         pools: Pools,
+        look_up: LookUp,
     ) -> None:
         self._store = store
         self._meter = meter
@@ -73,7 +82,10 @@ class KnownScopes:
         self._budgets = budgets or table_budgets()
         self._has_file = budgets is not None
         self._keywords = keywords
+        self._region = region
         self._prices = PriceCache(store, clock, region)
+        self._registered = Registered(store, clock)
+        self.profiles = Profiles(look_up, clock)
         self._observer = Observer(
             store,
             meter,
@@ -81,6 +93,7 @@ class KnownScopes:
             budget_of=self._budget_under,
             snapshot_of=self._snapshot,
             prices_version=self._prices_version,
+            renewed=self._renewed,
         )
         # Its threads must not keep a client that nobody has any more, with its looks, for as long as scopes are known.
         self._refresher = Refresher(_weakly(self._look), clock, on_forget=_weakly(self._forget))
@@ -153,6 +166,7 @@ class KnownScopes:
         epoch = self._clock.now().timestamp()
         try:
             controls = self._store.read_controls(org_id, app_id, scope=f"ORG#{org_id}", day="0", now_epoch=epoch)
+            self._registered.refresh(org_id, app_id)
         except StoreError:
             if self._has_file:
                 raise mistake from None
@@ -169,11 +183,30 @@ class KnownScopes:
     def _budget_under(self, day: ScopeDay, controls: Controls) -> ScopeBudget:
         budget = self._resolve(day.org_id, day.app_id, controls)
         self._known[day.org_id, day.app_id] = budget
+        self.profiles.resolve(_model_ids(budget), wait_secs=LOOKUP_SECS if day.looked else FIRST_LOOKUP_SECS)
         return budget
+
+    def _renewed(self, day: ScopeDay) -> bool:
+        """Bring up to date what a snapshot rests on beside the controls: whether a new one has to be made. Raises
+        StoreError."""
+        self._registered.refresh(day.org_id, day.app_id)
+        snapshot = day.snapshot
+        # A first look is waited for by a call, which has waited for what its models stand for already.
+        self.profiles.resolve(_model_ids(snapshot.budget), wait_secs=LOOKUP_SECS if day.looked else 0.0)
+        used = {label.label: label.model_id for label in snapshot.budget.labels.values() if label.registered}
+        return used != self._registered.labels(day.org_id, day.app_id) or any(
+            route.equivalent != (found := self.profiles.equivalent(route.model_id)) and found is not None
+            for route in snapshot.routes.values()
+        )
 
     def _resolve(self, org_id: str, app_id: str | None, controls: Controls) -> ScopeBudget:
         return self._budgets.scope(
-            org_id, app_id, org_item=controls.org_item, app_item=controls.app_item, keywords=self._keywords
+            org_id,
+            app_id,
+            org_item=controls.org_item,
+            app_item=controls.app_item,
+            keywords=self._keywords,
+            profiles=self._registered.labels(org_id, app_id),
         )
 
     # -- days
@@ -182,6 +215,7 @@ class KnownScopes:
         budget = self._budget(scope.org_id, scope.app_id)
         key = (scope.org_id, scope.app_id)
         bundled()  # read before anybody could wait for the lock
+        self.profiles.resolve(_model_ids(budget))  # as is this asked
         with self._lock:
             before = self._days.get(key)
             if before is None or not before.starts_at <= now < before.ends_at:
@@ -201,7 +235,9 @@ class KnownScopes:
             day.day,
             price_of=self._price_of,
             account_of=self._meter.account,
+            listed_price=self.listed_price,
             worst_case_of=self.worst_case_of,
+            profiles=self.profiles,
             pool_of=self._pools.pool,
         )
 
@@ -267,21 +303,40 @@ class KnownScopes:
 
     def _prices_version(self, day: ScopeDay) -> int:
         """The version of the prices of a day's labels, read again if that is due."""
-        self._prices.read_when_due(label.model_id for label in day.snapshot.budget.labels.values())
+        labels = day.snapshot.budget.labels.values()
+        known = [self.profiles.equivalent(label.model_id) for label in labels]
+        self._prices.read_when_due(model_id for each in known if each is not None for model_id in each.model_ids)
         return self._prices.version
 
-    @staticmethod
-    def worst_case_of(label: ModelLabel, price: Price) -> WorstCase:
+    def worst_case_of(self, label: ModelLabel, price: Price) -> WorstCase | WorstOf:
         """The worst case of a label's calls at a price."""
-        return WorstCase(
-            label.model_id,
-            price,
-            bundled().limits(label.model_id),
-            context_window_tokens=label.context_window_tokens,
-            max_output_tokens=label.max_output_tokens,
-        )
+        stands_for = self.profiles.equivalent(label.model_id)
+        cases = [
+            WorstCase(
+                model_id,
+                price,
+                bundled().limits(model_id),
+                context_window_tokens=label.context_window_tokens,
+                max_output_tokens=label.max_output_tokens,
+            )
+            for model_id in (stands_for.model_ids if stands_for else (label.model_id,))
+        ]
+        return cases[0] if len(cases) == 1 else WorstOf(cases)
 
     def listed_price(self, model_id: str, on: date) -> Price | None:
-        """The listed price of a model on a day, as far as it has been fetched or is bundled; None if there is none."""
-        found = self._prices.find(model_id, on=on)
-        return None if found is None else found.price
+        """The listed price of a model on a day, as far as it has been fetched or is bundled; None if there is none. Of
+        a prompt router the dearest of the models that it chooses from."""
+        stands_for = self.profiles.equivalent(model_id)
+        if stands_for is None:
+            return None
+        opaque = stands_for.model_ids != (model_id,)
+        region = (stands_for.region or self._region) if opaque else self._region
+        rows = [self._prices.find(each, on=on, region=region) for each in stands_for.model_ids]
+        prices = [row.price for row in rows if row is not None]
+        if len(prices) < len(rows):
+            return None
+        return prices[0] if len(prices) == 1 else dearest(prices)
+
+
+def _model_ids(budget: ScopeBudget) -> list[str]:
+    return [label.model_id for label in budget.labels.values()]

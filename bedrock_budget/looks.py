@@ -55,6 +55,7 @@ class Observer:
         budget_of: BudgetOf,
         snapshot_of: SnapshotOf,
         prices_version: Callable[[ScopeDay], int] = lambda _: 0,
+        renewed: Callable[[ScopeDay], bool],
     ) -> None:
         self._store = store
         self._meter = meter
@@ -62,6 +63,7 @@ class Observer:
         self._budget_of = budget_of
         self._snapshot_of = snapshot_of
         self._prices_version = prices_version
+        self._renewed = renewed  # whether a budget is new for another reason than its Config items
         self._failure: Exception | None = None  # why the last look of any scope failed
         self._failed_at = -inf
         self._warned_at = -inf
@@ -121,7 +123,7 @@ class Observer:
         controls = self._store.read_controls(
             scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now.timestamp()
         )
-        snapshot = self._with_controls(scope, controls)
+        snapshot = self._with_controls(scope, controls, renewed=self._renewed(scope))
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
             scope.leave()
             return  # its next call enters another day or scope
@@ -146,10 +148,10 @@ class Observer:
         note_stop(scope.snapshot.stop, snapshot)
         scope.snapshot = snapshot
 
-    def _with_controls(self, scope: ScopeDay, controls: Controls) -> Snapshot:
+    def _with_controls(self, scope: ScopeDay, controls: Controls, *, renewed: bool) -> Snapshot:
         snapshot = scope.snapshot
         items = (controls.org_item, controls.app_item)
-        changed = scope.items != items and (scope.items is not None or any(items))
+        changed = renewed or (scope.items != items and (scope.items is not None or any(items)))
         version = self._prices_version(scope)  # may read the store, which has just answered
         if changed or scope.prices_version != version:
             try:

@@ -49,11 +49,11 @@ class PriceCache:
         """Another thread of the parent may have held the lock."""
         self._lock = threading.Lock()
 
-    def find(self, model_id: str, *, on: date) -> FoundPrice | None:
-        """See `KnownPrices.find`. No I/O."""
+    def find(self, model_id: str, *, on: date, region: str | None = None) -> FoundPrice | None:
+        """See `KnownPrices.find`; ``region`` None: the client's. No I/O."""
         self._want(model_id)
         known = self._known or KnownPrices(bundled(), {})
-        return known.find(model_id, region=self._region, on=on)
+        return known.find(model_id, region=region or self._region, on=on)
 
     def read_when_due(self, model_ids: Iterable[str]) -> None:
         """Read the prices of these models, and of all that were asked for before, if that is due. Never raises."""

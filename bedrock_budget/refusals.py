@@ -133,11 +133,12 @@ def unknown_model(model_id: str, snapshot: Snapshot) -> UnknownModel:
     )
 
 
-def unknown_price(label: str, model_id: str, region: str | None) -> UnknownPrice:
-    """Nobody knows what a model costs."""
+def unknown_price(label: str, model_id: str, region: str | None, problem: str | None) -> UnknownPrice:
+    """Nobody knows what a model costs. ``problem``: why its id does not say so."""
     where = "a label of its own in model_labels, with" if label == UNLABELLED else f"model_labels.{label}:"
     return UnknownPrice(
-        f"no price is known for model {model_id!r} (label {label}, region {region or 'unknown'}); "
+        f"no price is known for model {model_id!r} (label {label}, region {region or 'unknown'})"
+        f"{f': {problem}' if problem else ''}; "
         f"give it {where} input_price_usd_micros_per_1m and output_price_usd_micros_per_1m, "
         'or set on_unknown_price to a price or to "track"'
     )

@@ -9,18 +9,21 @@ from typing import cast
 from .core.account import Account
 from .core.budget import ALL_LABELS, UNLABELLED, ModelLabel, ScopeBudget
 from .core.days import OrgDay
+from .core.equivalents import Equivalent
 from .core.keys import SHADOW_MOVED, SHADOW_REFUSED, UsageKey, scope_key, shadow_of
-from .core.model_ids import request_format
+from .core.model_ids import parse_model_id, request_format
 from .core.money import PICO_PER_MICRO
 from .core.pricing import Price
 from .core.refresh import EVERYWHERE, Intervals
 from .core.selection import Fits
-from .core.worst_case import WorstCase
+from .core.worst_case import WorstCase, WorstOf
 from .pool import Claim, Pool
+from .profiles import Profiles
 from .stores.contract import Override, Sticky, Stop
 
 PriceOf = Callable[[ModelLabel, date], Price | None]
-WorstCaseOf = Callable[[ModelLabel, Price], WorstCase]
+ListedPrice = Callable[[str, date], Price | None]
+WorstCaseOf = Callable[[ModelLabel, Price], WorstCase | WorstOf]
 AccountOf = Callable[[UsageKey, int], Account]
 PoolOf = Callable[[UsageKey, int, Sequence[Account]], Pool]
 
@@ -35,6 +38,7 @@ class Route:
         "account",
         "accounts",
         "claims",
+        "equivalent",
         "fits",
         "format",
         "hurry_at",
@@ -42,7 +46,10 @@ class Route:
         "model_id",
         "position",
         "price",
+        "price_of_served",
+        "problem",
         "quota_pico_usd",
+        "registered",
         "tight_at",
         "worst_case",
     )
@@ -52,15 +59,25 @@ class Route:
         label: ModelLabel,
         *,
         price: Price | None,
-        worst_case: WorstCase | None,
+        worst_case: WorstCase | WorstOf | None,
         quota_usd_micros: int | None,
         tight_pct: int,
         account: Account,
         position: int | None,
+        equivalent: Equivalent | None = None,
+        problem: str | None = None,
+        listed_price: Callable[[str], Price | None] | None = None,
     ) -> None:
         self.label = label.label
         self.model_id = label.model_id
-        self.format = body_format = request_format(label.model_id)
+        self.registered = label.registered
+        self.equivalent = equivalent  # what the model id stands for; None: not known yet
+        self.problem = problem  # why its form gives it no list price
+        # What the model that a response names costs; None: what is asked is what is served.
+        served = label.price is None and parse_model_id(label.model_id).price_kind == "served"
+        self.price_of_served = listed_price if served else None
+        ids = equivalent.model_ids if equivalent else ()
+        self.format = body_format = request_format(ids[0] if len(ids) == 1 else label.model_id)
         self.fits: Fits = lambda candidate: cast(Route, candidate).format == body_format  # a body made for this label
         self.price = price
         self.worst_case = worst_case  # of a call; None: it costs nothing that is known
@@ -187,7 +204,9 @@ def snapshot_of(
     day: OrgDay,
     *,
     price_of: PriceOf,
+    listed_price: ListedPrice,
     worst_case_of: WorstCaseOf,
+    profiles: Profiles,
     account_of: AccountOf,
     pool_of: PoolOf,
 ) -> Snapshot:
@@ -209,6 +228,9 @@ def snapshot_of(
             return []
         return [Claim(name, pool_of(UsageKey(scope, label, day.name), expires_at_epoch, accounts), quota_pico_usd)]
 
+    def price_today(model_id: str) -> Price | None:
+        return listed_price(model_id, day.starts_at.date())
+
     routes: dict[str, Route] = {}
     for label in (*budget.ordering, *budget.labels):
         if label not in routes:
@@ -225,6 +247,9 @@ def snapshot_of(
                 tight_pct=budget.tight_mode_threshold_pct,
                 account=spent,
                 position=budget.ordering.index(label) if label in budget.ordering else None,
+                equivalent=profiles.equivalent(mapped.model_id),
+                problem=profiles.problem(mapped.model_id),
+                listed_price=price_today,
             )
     chain = tuple(routes[label] for label in budget.ordering)
     by_asked: dict[str, Route] = {}

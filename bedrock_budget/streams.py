@@ -137,9 +137,12 @@ class ConverseEvents(MeteredStream):
                         if len(deltas) >= _FOLD_EVENTS:
                             self._fold()
                 elif "metadata" in event:
-                    usage = from_token_usage(event["metadata"].get("usage"))
+                    metadata = event["metadata"]
+                    usage = from_token_usage(metadata.get("usage"))
                     if usage is not None and self._owned():
                         deltas.clear()
+                        if "trace" in metadata:
+                            self._call.served_by(metadata["trace"])
                         self._settle(usage, self._intervened)
                 elif "messageStop" in event:
                     self._intervened = event["messageStop"].get("stopReason") == GUARDRAIL_INTERVENED

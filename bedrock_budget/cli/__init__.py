@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from .. import __version__
 from ..clock import Clock, SystemClock
 from ..core.errors import BudgetError, ConfigError
-from . import exits, explain, journal, override, prices, status, stop, tables
+from . import exits, explain, journal, override, prices, profile, status, stop, tables
 from .options import AddParser, Parser, note
 
 #: What adds each command to the parser, in the order of ``--help``.
@@ -25,6 +25,7 @@ COMMANDS: tuple[Callable[[AddParser], None], ...] = (
     explain.register,
     override.register,
     stop.register,
+    profile.register,
     journal.register,
     prices.register,
     tables.register,

@@ -10,6 +10,7 @@ from ..core.budget_values import UNLISTED
 from ..core.errors import ConfigError
 from ..core.keys import scope_key
 from ..keeper import Keeper
+from ..registered import by_label
 from ..stores.contract import Controls
 
 if TYPE_CHECKING:
@@ -75,7 +76,13 @@ class Orgs:
                 f"org's item (org_key ORG#{org_id}, resource_key #) into the Config table"
             )
         budgets = self._budgets or table_budgets()
-        return budgets.scope(org_id, app_id, org_item=controls.org_item, app_item=controls.app_item)
+        return budgets.scope(
+            org_id,
+            app_id,
+            org_item=controls.org_item,
+            app_item=controls.app_item,
+            profiles=by_label(self.store.profiles(org_id, app_id)),
+        )
 
     def budget_of_org(self, org_id: str) -> ScopeBudget:
         """The budget of an org's app that is not listed, or of the first listed one where only those have a valid

@@ -61,6 +61,7 @@ class ModelLabel:
     price: HandPrice | None = None
     context_window_tokens: int | None = None
     max_output_tokens: int | None = None
+    registered: bool = False  # as an inference profile, in the store
 
 
 @dataclass(frozen=True, slots=True)

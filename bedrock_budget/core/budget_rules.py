@@ -96,9 +96,12 @@ class Budgets:
         org_item: Mapping[str, Any] | None = None,
         app_item: Mapping[str, Any] | None = None,
         keywords: Mapping[str, Any] | None = None,
+        profiles: Mapping[str, str] | None = None,
     ) -> ScopeBudget:
         """The budget of an org and app; an org or app that is not listed takes the defaults.
 
+        ``profiles``: the ARN of each label that is registered as an inference profile, which takes the place of its
+        mapping.
         Raises ConfigError naming each mistake's key path, value and remedy.
         """
         problems: list[str] = []
@@ -107,7 +110,7 @@ class Budgets:
         if app_id is not None and (problem := app_id_problem(app_id)):
             problems.append(f"app_id: {problem}")
         if not problems:
-            budget = _resolve(self, org_id, app_id, org_item, app_item, keywords or {}, problems)
+            budget = _resolve(self, org_id, app_id, org_item, app_item, keywords or {}, problems, profiles or {})
             if budget is not None and not problems:
                 return budget
         raise _error(self.source, problems)
@@ -201,6 +204,7 @@ def _resolve(
     app_item: Mapping[str, Any] | None,
     keywords: Mapping[str, Any],
     problems: list[str],
+    profiles: Mapping[str, str] | None = None,
 ) -> ScopeBudget | None:
     top = budgets.data
     org = section(section(top, "orgs"), org_id)
@@ -230,7 +234,10 @@ def _resolve(
     elif app_id is None:
         problems.append(f"app_id: left out, but org {org_id!r} has quota_scope: APP; name an app")
     layers = [*org_layers, *app_layers, (KEYWORD, keywords)]
-    labels = pick(org_layers, "model_labels", values.model_labels, problems)
+    labels = pick(org_layers, "model_labels", values.model_labels, problems, optional=bool(profiles))
+    if profiles:
+        registered = {label: ModelLabel(label, arn, registered=True) for label, arn in profiles.items()}
+        labels = {**cast(dict[str, ModelLabel], labels or {}), **registered}
     ordering = pick(layers, "model_ordering", values.model_ordering, problems)
     zone = pick(org_layers, "timezone", values.timezone(budgets.zone_of), problems)
     quotas = merge_quotas(layers, labels, problems)

@@ -5,7 +5,7 @@ request's limit, else by the model's. No more than this is held before a call, a
 for the request costs more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .model_ids import parse_model_id, request_format
@@ -161,6 +161,19 @@ class WorstCase:
         if self._window is not None and each > self._longest:
             each = max(self._longest, self._output)
         return each * answers
+
+
+class WorstOf:
+    """The worst case of calls to one of several models, whichever it turns out to be."""
+
+    __slots__ = ("_cases",)
+
+    def __init__(self, cases: Iterable[WorstCase]) -> None:
+        self._cases = tuple(cases)
+
+    def pico_usd(self, request: Mapping[str, Any]) -> int:
+        """As `WorstCase.pico_usd`."""
+        return max(case.pico_usd(request) for case in self._cases)
 
 
 def _most_output(base: str, listed: int | None) -> int:

@@ -84,6 +84,20 @@ class Stop(NamedTuple):
     expires_at_epoch: int | None
 
 
+class Profile(NamedTuple):
+    """An inference profile registered under a label, for an app or for all of the org's (``app_id`` None).
+
+    ``created_at_epoch``: when the label was first registered there.
+    """
+
+    app_id: str | None
+    label: str
+    arn: str
+    description: str
+    created_at_epoch: int
+    updated_at_epoch: int
+
+
 class Controls(NamedTuple):
     """What operators and other processes have decided for a scope."""
 
@@ -204,6 +218,21 @@ class Store(ABC):
     @abstractmethod
     def put_config(self, org_id: str, app_id: str | None, item: Mapping[str, Any]) -> None:
         """Replace an org's (``app_id`` None) or app's Config item: plain text, numbers, booleans, lists, maps."""
+
+    # -- registered inference profiles; a store without them has none
+
+    def put_profile(self, org_id: str, profile: Profile) -> None:
+        """Register a profile, in place of an earlier one of the same app and label, whose ``created_at_epoch`` stays.
+        Idempotent."""
+        raise StoreSetupError(f"{type(self).__name__} has no put_profile, so no inference profile can be registered")
+
+    def remove_profile(self, org_id: str, app_id: str | None, label: str) -> bool:
+        """Forget a profile of an app, or the org's (``app_id`` None). False: there was none. Idempotent."""
+        return False
+
+    def profiles(self, org_id: str, app_id: str | None) -> list[Profile]:
+        """The profiles of an org, by label, then those of the app, by label. May be a little old."""
+        return []
 
     # -- strict enforcement; a store without it serves the other modes
 

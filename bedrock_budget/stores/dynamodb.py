@@ -12,14 +12,14 @@ from ..core.keys import (
     active_partitions,
     date_key,
     parse_shard_key,
-    scope_key,
     shard_key,
     usage_key,
 )
 from ..core.usage import Usage
+from . import dynamodb_config as config
 from . import dynamodb_items as items
 from . import dynamodb_stops as stops
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop
+from .contract import Controls, DailyTotal, Override, Profile, SequenceConflict, ShardSum, Sticky, Stop
 from .dynamodb_calls import ConditionFailed, DynamoDBCalls, Item
 from .dynamodb_capacity import Consumed
 from .dynamodb_index import listed
@@ -309,18 +309,17 @@ class DynamoDBStore(PricesInDynamoDB):
     def read_granted(self, keys: Collection[UsageKey]) -> Mapping[UsageKey, int]:
         return self._leases.read(keys)
 
+    def put_profile(self, org_id: str, profile: Profile) -> None:
+        config.put_profile(self._calls, org_id, profile)
+
+    def remove_profile(self, org_id: str, app_id: str | None, label: str) -> bool:
+        return config.remove_profile(self._calls, org_id, app_id, label)
+
+    def profiles(self, org_id: str, app_id: str | None) -> list[Profile]:
+        return config.profiles(self._calls, org_id, app_id)
+
     def app_ids(self, org_id: str) -> list[str]:
-        found = self._calls.query(
-            CONFIG,
-            KeyConditionExpression="org_key = :org AND begins_with(resource_key, :app)",
-            ExpressionAttributeValues={
-                ":org": items.text(scope_key(org_id, None)),
-                ":app": items.text(items.APP_RESOURCE),
-            },
-            ProjectionExpression="resource_key",
-            ConsistentRead=True,
-        )
-        return sorted(items.resource(item).removeprefix(items.APP_RESOURCE) for item in found)
+        return config.app_ids(self._calls, org_id)
 
     def close(self) -> None:
         self._calls.close()

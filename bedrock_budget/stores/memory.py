@@ -9,7 +9,7 @@ from ..core.account import ZERO, Amounts, Batch
 from ..core.cached_prices import CachedPrices, PriceKey
 from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop, Store
+from .contract import Controls, DailyTotal, Override, Profile, SequenceConflict, ShardSum, Sticky, Stop, Store
 from .processes import PerProcess
 from .rules import (
     MismatchLog,
@@ -63,6 +63,7 @@ class MemoryStore(Store):
         self._stops: dict[tuple[str, str | None], _Stopped] = {}
         self._configs: dict[tuple[str, str | None], dict[str, Any]] = {}
         self._prices: Mapping[PriceKey, CachedPrices] = {}
+        self._profiles: dict[tuple[str, str | None, str], Profile] = {}
         self._mismatches = MismatchLog()
 
     def __repr__(self) -> str:
@@ -194,6 +195,25 @@ class MemoryStore(Store):
         plain = plain_item(item)
         with self._lock.get():
             self._configs[org_id, app_id] = plain
+
+    def put_profile(self, org_id: str, profile: Profile) -> None:
+        check_app(profile.app_id)
+        key = (org_id, profile.app_id, profile.label)
+        with self._lock.get():
+            standing = self._profiles.get(key, profile)
+            self._profiles[key] = profile._replace(created_at_epoch=standing.created_at_epoch)
+
+    def remove_profile(self, org_id: str, app_id: str | None, label: str) -> bool:
+        check_app(app_id)
+        with self._lock.get():
+            return self._profiles.pop((org_id, app_id, label), None) is not None
+
+    def profiles(self, org_id: str, app_id: str | None) -> list[Profile]:
+        with self._lock.get():
+            found = [each for (org, _, _), each in self._profiles.items() if org == org_id]
+        return sorted(
+            (each for each in found if each.app_id in (None, app_id)), key=lambda each: (each.app_id or "", each.label)
+        )
 
     def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
         check_grant(grant)

@@ -10,7 +10,7 @@ from ..core.holds import Grant, Granted
 from ..core.keys import UsageKey, utc_hour
 from ..core.usage import Usage
 from . import sqlite_statements as sql
-from .contract import Controls, DailyTotal, Override, SequenceConflict, ShardSum, Sticky, Stop
+from .contract import Controls, DailyTotal, Override, Profile, SequenceConflict, ShardSum, Sticky, Stop
 from .rules import (
     MismatchLog,
     check_app,
@@ -194,6 +194,20 @@ class SQLiteStore(PricesInSQLite):
         text = json.dumps(plain_item(item), ensure_ascii=False, allow_nan=False)
         with self._writing.transaction("BEGIN IMMEDIATE") as connection:
             connection.execute(sql.PUT_CONFIG, (org_id, app_id or "", text))
+
+    def put_profile(self, org_id: str, profile: Profile) -> None:
+        check_app(profile.app_id)
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            connection.execute(sql.PUT_PROFILE, (org_id, profile.app_id or "", *profile[1:]))
+
+    def remove_profile(self, org_id: str, app_id: str | None, label: str) -> bool:
+        check_app(app_id)
+        with self._writing.transaction("BEGIN IMMEDIATE") as connection:
+            return connection.execute(sql.DELETE_PROFILE, (org_id, app_id or "", label)).rowcount > 0
+
+    def profiles(self, org_id: str, app_id: str | None) -> list[Profile]:
+        with self._reading.transaction("BEGIN") as connection:
+            return [Profile(*row) for row in connection.execute(sql.GET_PROFILES, (org_id, app_id or ""))]
 
     def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
         check_grant(grant)

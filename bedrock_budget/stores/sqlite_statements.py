@@ -76,8 +76,15 @@ _PRICES = (
         PRIMARY KEY (model_id, price_key)) WITHOUT ROWID""",
 )
 
+_PROFILES = (
+    """CREATE TABLE profiles (
+        org_id TEXT NOT NULL, app_id TEXT NOT NULL, label TEXT NOT NULL, arn TEXT NOT NULL, description TEXT NOT NULL,
+        created_at_epoch INTEGER NOT NULL, updated_at_epoch INTEGER NOT NULL,
+        PRIMARY KEY (org_id, app_id, label)) WITHOUT ROWID""",
+)
+
 #: What makes each version of the schema from the one before; the first from an empty file.
-MIGRATIONS = {1: _FIRST, 2: _STOPS, 3: _LEASES, 4: _PRICES}
+MIGRATIONS = {1: _FIRST, 2: _STOPS, 3: _LEASES, 4: _PRICES, 5: _PROFILES}
 SCHEMA_VERSION = max(MIGRATIONS)
 
 GET_SEQUENCE = f"SELECT sequence FROM writers WHERE {_KEY} AND shard = ? AND writer_id = ?"
@@ -142,6 +149,18 @@ LIFT_STOP = "UPDATE stops SET lifted_by = ?, lifted_at_epoch = ? WHERE org_id = 
 GET_CONFIGS = "SELECT app_id, item FROM configs WHERE org_id = ? AND app_id IN ('', ?)"
 PUT_CONFIG = "INSERT OR REPLACE INTO configs (org_id, app_id, item) VALUES (?, ?, ?)"
 GET_APPS = "SELECT app_id FROM configs WHERE org_id = ? AND app_id != ''"
+
+# The org's before the app's: '' sorts first.
+GET_PROFILES = (
+    "SELECT nullif(app_id, ''), label, arn, description, created_at_epoch, updated_at_epoch FROM profiles "
+    "WHERE org_id = ? AND app_id IN ('', ?) ORDER BY app_id, label"
+)
+PUT_PROFILE = (
+    "INSERT INTO profiles (org_id, app_id, label, arn, description, created_at_epoch, updated_at_epoch) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (org_id, app_id, label) DO UPDATE SET arn = excluded.arn, "
+    "description = excluded.description, updated_at_epoch = excluded.updated_at_epoch"
+)
+DELETE_PROFILE = "DELETE FROM profiles WHERE org_id = ? AND app_id = ? AND label = ?"
 
 GET_POOL = f"SELECT granted_pico_usd FROM leases WHERE {_KEY}"
 PUT_POOL = (

@@ -20,6 +20,7 @@ class Answer:
     pieces: tuple[str, ...]
     usage: Usage
     latency_ms: int
+    invoked_model_id: str | None = None  # what a prompt router chose
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def _measures(answer: Answer) -> Json:
     for name in ("serviceTier", "performanceConfig"):
         if name in body:
             measures[name] = body[name]
+    if answer.invoked_model_id is not None:
+        measures["trace"] = {"promptRouter": {"invokedModelId": answer.invoked_model_id}}
     return measures
 
 

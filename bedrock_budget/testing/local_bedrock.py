@@ -33,7 +33,8 @@ class LocalBedrock(Settings):
     """A loopback HTTP server that an unchanged boto3 ``bedrock-runtime`` client takes for Bedrock.
 
     It serves Converse, ConverseStream, InvokeModel, InvokeModelWithResponseStream and CountTokens for any model id,
-    from one asyncio thread. The keywords are the attributes of `Settings`; ``port`` 0 takes a free one.
+    from one asyncio thread; for ``bedrock`` clients also GetInferenceProfile and GetPromptRouter, which are in no
+    ledger. The keywords are the attributes of `Settings`; ``port`` 0 takes a free one.
 
     Every request accepted is entered in `ledger` when it arrives and is billed whole, even if the caller goes away:
     so does the real service. Refused ones are entered with their status and no usage.
@@ -49,6 +50,8 @@ class LocalBedrock(Settings):
         output_tokens: int = 20,
         usage: Usage | Callable[[Request], Usage] | None = None,
         text: str | None = None,
+        inference_profiles: Mapping[str, Sequence[str]] | None = None,
+        prompt_routers: Mapping[str, Sequence[str]] | None = None,
         on_request: Callable[[Request], RawReply | None] | None = None,
     ) -> None:
         super().__init__(
@@ -58,6 +61,8 @@ class LocalBedrock(Settings):
             output_tokens=output_tokens,
             usage=usage,
             text=text,
+            inference_profiles=inference_profiles or {},
+            prompt_routers=prompt_routers or {},
             on_request=on_request,
         )
         self.ledger = Ledger()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 from ..core.usage import CACHE_READ_HEADER, CACHE_WRITE_HEADER, INPUT_HEADER, OUTPUT_HEADER, Usage
 from .answer import Answer, Family, Frames, Json
+from .control_plane import described, lookup_of
 from .converse_replies import converse_body, converse_frames
 from .event_stream import CONTENT_TYPE as EVENT_STREAM
 from .event_stream import exception_frame
@@ -107,6 +109,8 @@ class Service:
         path = http.target.partition("?")[0]
         if path.startswith("/_local/"):
             return self._local(http.method, path, http.body)
+        if lookup := lookup_of(http.method, path, http.headers):
+            return self._describe(lookup)
         model, _, action = path.removeprefix("/model/").rpartition("/")
         operation = OPERATIONS.get(action)
         if operation is None or not model or http.method != "POST" or not path.startswith("/model/"):
@@ -116,6 +120,23 @@ class Service:
         except ValueError:  # bad UTF-8 included
             body = None
         return self._call(Request(operation, unquote(model), body, http.headers))
+
+    def _describe(self, lookup: Request) -> HttpReply:
+        """The reply to a lookup of the control plane, which nobody is billed for."""
+        settings = self._settings
+        request_id = str(uuid4())
+        fault = (settings.on_request(lookup) if settings.on_request else None) or self._faults.take(lookup)
+        if isinstance(fault, Refusal):
+            return _refuse(fault.status, fault.code, fault.message, request_id)
+        if isinstance(fault, Drop):
+            return HttpReply((), close=True)
+        if isinstance(fault, RawReply):
+            return _reply(fault.status, fault.headers, fault.body, settings.latency_secs)
+        known = settings.prompt_routers if lookup.operation == "GetPromptRouter" else settings.inference_profiles
+        models = known.get(lookup.model_id)
+        if models is None:
+            return _refuse(404, "ResourceNotFoundException", f"LocalBedrock has no {lookup.model_id}", request_id)
+        return _reply(200, {_REQUEST_ID: request_id}, described(lookup, models), settings.latency_secs)
 
     def _call(self, request: Request) -> HttpReply:
         started_at = time.time()
@@ -177,6 +198,8 @@ class Service:
         count = settings.stream_events if streams else 0
         seconds = delay + count * gap
         answer = Answer(request, request_id, text, _pieces(text, count), usage, round(seconds * 1000))
+        if request.model_id in settings.prompt_routers:
+            answer = replace(answer, invoked_model_id=settings.prompt_routers[request.model_id][0])
         if family is None:
             if streams:
                 return _stream_reply(headers, converse_frames(answer), delay, gap, fault), usage

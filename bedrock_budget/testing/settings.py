@@ -1,7 +1,7 @@
 """How a `LocalBedrock` answers: values that may be changed while it runs."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..core.usage import Usage
@@ -21,6 +21,9 @@ class Settings:
     - ``usage``: tokens of each reply: None (input from the request: one token for 4 bytes of text, at least one; output
       as above), a `Usage`, or a callable of the request. Called in the server's thread, so it must not block.
     - ``text``: the text of each reply; None: made up.
+    - ``inference_profiles``: what ``GetInferenceProfile`` says: the models (ids or ARNs) of each profile, by the ARN or
+      id that it is asked for. ``prompt_routers``: the same of ``GetPromptRouter``; Converse with such an ARN says that
+      the first of its models was invoked. The ``bedrock`` client of these operations takes the same endpoint URL.
     - ``on_request``: called with each request, in the server's thread; the `RawReply` it returns is served, and
       None leaves the request to the rest.
     """
@@ -31,6 +34,8 @@ class Settings:
     output_tokens: int = 20
     usage: Usage | Callable[[Request], Usage] | None = None
     text: str | None = None
+    inference_profiles: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    prompt_routers: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     on_request: Callable[[Request], RawReply | None] | None = None
 
     def usage_of(self, request: Request) -> Usage:
@@ -70,10 +75,17 @@ def _checked(name: str, value: object) -> Any:
         if value is None or isinstance(value, str):
             return value
         raise ValueError(f"text is a string or null, got {value!r}")
+    if name in ("inference_profiles", "prompt_routers"):
+        if isinstance(value, dict):
+            models = cast(dict[str, object], value)
+            if all(isinstance(each, list) for each in models.values()):
+                return models
+        raise ValueError(f"{name} is an object with a list of models for each ARN, got {value!r}")
     if name == "usage":
         return None if value is None else _usage_from_json(value)
     raise ValueError(
-        f"unknown setting {name!r}; known: latency_secs, event_latency_secs, stream_events, output_tokens, usage, text"
+        f"unknown setting {name!r}; known: latency_secs, event_latency_secs, stream_events, output_tokens, usage, "
+        "text, inference_profiles, prompt_routers"
     )
 
 

@@ -824,3 +824,37 @@ def test_yaml_gives_the_same_as_a_mapping(tmp_path: Path) -> None:
     file.write_text(EXAMPLE, encoding="utf-8")
     loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert check(loaded, source="x", zone_of=ZoneInfo).scope("acme", "chat") == checked().scope("acme", "chat")
+
+
+# --- registered inference profiles
+
+REGISTERED = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/1arbu5hu2sjr"
+
+
+def test_a_registered_profile_takes_the_place_of_the_whole_mapping() -> None:
+    budget = checked().scope("acme", "chat", profiles={"standard": REGISTERED, "tenant-a": REGISTERED})
+    assert budget.labels["standard"] == ModelLabel("standard", REGISTERED, registered=True)
+    assert budget.labels["standard"].price is None
+    assert budget.labels["tenant-a"] == ModelLabel("tenant-a", REGISTERED, registered=True)
+    assert not budget.labels["premium"].registered
+    assert budget.quota_usd_micros("tenant-a") is None
+    assert budget.ordering == ("premium", "standard", "economy")
+
+
+def test_config_items_may_order_and_limit_labels_that_are_registered() -> None:
+    item = {"model_ordering": ["tenant-a", "economy"], "quotas": {"tenant-a": 7}}
+    budget = checked().scope("acme", "chat", app_item=item, profiles={"tenant-a": REGISTERED})
+    assert (budget.ordering, budget.quotas["tenant-a"]) == (("tenant-a", "economy"), 7)
+    with pytest.raises(ConfigError, match="'tenant-a' has no mapping"):
+        checked().scope("acme", "chat", app_item=item)
+
+
+def test_with_registered_profiles_no_label_needs_a_mapping() -> None:
+    data = config(("model_labels", MISSING), ("orgs", MISSING))
+    budgets = Budgets("budget.yaml", data, ZoneInfo)
+    profiles = dict.fromkeys(("premium", "standard", "economy"), REGISTERED)
+    assert {label.model_id for label in budgets.scope("acme", "chat", profiles=profiles).labels.values()} == {
+        REGISTERED
+    }
+    with pytest.raises(ConfigError, match=r"model_labels: missing"):
+        budgets.scope("acme", "chat")

@@ -1,10 +1,12 @@
 """What a model id says by its form: every form that the runtime API takes, and the body format of each family."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock_budget.core.model_ids import PROFILE_PREFIXES, ModelId, parse_model_id, request_format
+from bedrock_budget.core.model_ids import PROFILE_PREFIXES, PROVIDERS, ModelId, parse_model_id, request_format
 
 CLAUDE = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 ACCOUNT = "123456789012"
@@ -40,9 +42,6 @@ NAMED = [
     (f"global.{CLAUDE}", CLAUDE, "global", None),
     ("in.moonshotai.kimi-k3", "moonshotai.kimi-k3", "in", None),
     ("us.deepseek.v3.2", "deepseek.v3.2", "us", None),
-    # only known prefixes are stripped
-    (f"mars.{CLAUDE}", f"mars.{CLAUDE}", None, None),
-    (f"use.{CLAUDE}", f"use.{CLAUDE}", None, None),
     # ARNs that name the model
     (f"arn:aws:bedrock:us-east-1::foundation-model/{CLAUDE}", CLAUDE, None, "us-east-1"),
     (f"arn:aws:bedrock:::foundation-model/{CLAUDE}", CLAUDE, None, None),
@@ -74,25 +73,100 @@ OPAQUE = [
 ]
 
 
+def arn(resource: str, region: str = "us-east-1", service: str = "bedrock") -> str:
+    return f"arn:aws:{service}:{region}:{ACCOUNT}:{resource}"
+
+
 @pytest.mark.parametrize(("text", "base", "profile", "region"), NAMED)
 def test_an_id_that_names_its_model(text: str, base: str, profile: str | None, region: str | None) -> None:
-    assert parse_model_id(text) == ModelId(text, base, profile, region)
+    found = parse_model_id(text)
+    assert found[:4] == ModelId(text, base, profile, region)[:4]
+    assert found.kind == ("inference-profile" if profile or ":inference-profile/" in text else "model")
+    assert found.account == (ACCOUNT if ACCOUNT in text else None)
+    assert found.profile_kind == {None: "in-region", "global": "global"}.get(profile, "geographic")
+    assert (found.price_kind, found.problem) == ("list", None)
+    assert found.family == request_format(base)
 
 
 @pytest.mark.parametrize(("text", "region"), OPAQUE)
 def test_an_id_that_does_not_name_its_model_is_not_guessed(text: str, region: str | None) -> None:
-    assert parse_model_id(text) == ModelId(text, None, None, region)
+    found = parse_model_id(text)
+    assert found[:4] == (text, None, None, region)
+    assert found.price_kind != "list"
+    assert found.problem
+
+
+#: kind, how it is priced, what its problem says
+SPECIAL = [
+    (arn("application-inference-profile/1arbu5hu2sjr"), "application-inference-profile", "profile", "only AWS knows"),
+    (arn("inference-profile/tenant-a"), "inference-profile", "profile", "which model the profile is of"),
+    (arn(f"inference-profile/xx.{CLAUDE}"), "inference-profile", "profile", "which model the profile is of"),
+    (arn("prompt-router/my.router:1"), "prompt-router", "served", "known only afterwards"),
+    (arn("default-prompt-router/anthropic.claude:1"), "prompt-router", "served", "known only afterwards"),
+    (
+        arn("provisioned-model/abcdef123456"),
+        "provisioned-model",
+        "hourly",
+        "by the hour, not by the token; .* prices of 0",
+    ),
+    (arn(f"custom-model/{CLAUDE}/abcdef123456"), "custom-model", "hourly", "by the hour of its provisioned .* of 0"),
+    (
+        arn("custom-model-deployment/abcdef123456"),
+        "custom-model-deployment",
+        "unknown",
+        "prices of that model's custom",
+    ),
+    (arn("imported-model/abcdef123456"), "imported-model", "hourly", "Custom Model Units .* prices of 0"),
+    (arn("prompt/ABCDE12345"), "prompt", "unknown", "does not say which model it was made for"),
+    (arn("prompt/ABCDE12345:1"), "prompt", "unknown", "give the prices of that model"),
+    (arn("endpoint/my-endpoint", service="sagemaker"), "sagemaker-endpoint", "hourly", "instance hours.* prices of 0"),
+    ("my-provisioned_model", "name", "unknown", "a bare name .* use its ARN"),
+    (f"xx.{CLAUDE}", "inference-profile", "unknown", r"unknown inference profile prefix 'xx' \(known: apac, au,.*ARN"),
+    (f"mars.{CLAUDE}", "inference-profile", "unknown", "prefix 'mars'"),
+    (f"use.{CLAUDE}", "inference-profile", "unknown", "prefix 'use'"),
+    (arn("flow/ABCDE12345"), "unknown", "unknown", "no form of modelId that is known"),
+    (arn("foundation-model/nameless"), "unknown", "unknown", "no form of modelId that is known"),
+    ("arn:aws:bedrock", "unknown", "unknown", "no form of modelId that is known"),
+    ("two words", "unknown", "unknown", "no form of modelId that is known"),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "price_kind", "problem"), SPECIAL)
+def test_an_id_that_has_no_price_of_its_own_says_why(text: str, kind: str, price_kind: str, problem: str) -> None:
+    found = parse_model_id(text)
+    assert (found.base, found.kind, found.price_kind) == (None, kind, price_kind)
+    assert found.profile_kind == ("application" if kind.startswith("application") else None)
+    assert re.search(problem, found.problem or "")
+
+
+def test_names_with_dots_are_not_taken_for_prefixes() -> None:
+    for provider in PROVIDERS:
+        found = parse_model_id(f"{provider}.model-4.7-flash")
+        assert (found.base, found.prefix) == (f"{provider}.model-4.7-flash", None)
+    assert parse_model_id("newco.model-1.2").base == "newco.model-1.2"
+    assert parse_model_id(f"xx.{CLAUDE}").prefix == "xx"
+
+
+def test_a_custom_model_takes_the_bodies_of_the_model_it_was_made_from() -> None:
+    assert parse_model_id(arn("custom-model/amazon.nova-lite-v1:0:300k/abcdef123456")).family == "amazon-nova"
+    nameless = arn("custom-model/mine/abcdef123456")
+    assert parse_model_id(nameless).family is None
+    assert request_format(nameless) == nameless
 
 
 @given(st.text())
 def test_any_text_is_taken_apart_without_an_error(text: str) -> None:
-    assert parse_model_id(text).text == text
-    assert parse_model_id("arn:" + text).text == "arn:" + text
+    for given_text in (text, "arn:" + text, "arn:aws:bedrock:" + text):
+        found = parse_model_id(given_text)
+        assert found.text == given_text
+        assert (found.problem is None) == (found.base is not None) == (found.price_kind == "list")
 
 
 @given(st.sampled_from(PROFILE_PREFIXES))
 def test_a_prefix_changes_nothing_but_the_profile(prefix: str) -> None:
-    assert parse_model_id(f"{prefix}.{CLAUDE}")._replace(text=CLAUDE, profile=None) == parse_model_id(CLAUDE)
+    found = parse_model_id(f"{prefix}.{CLAUDE}")
+    assert found.profile == prefix
+    assert found._replace(text=CLAUDE, profile=None, kind="model") == parse_model_id(CLAUDE)
 
 
 FORMATS = [

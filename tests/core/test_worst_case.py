@@ -11,7 +11,7 @@ from bedrock_budget.core import request_bounds as bounds
 from bedrock_budget.core import worst_case
 from bedrock_budget.core.pricing import Price, cost_pico_usd
 from bedrock_budget.core.usage import Usage
-from bedrock_budget.core.worst_case import Limits, WorstCase
+from bedrock_budget.core.worst_case import Limits, WorstCase, WorstOf
 
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 PRICE = Price(3, 15, 1, 4, 6)  # USD micros per 1M tokens: small figures to check by hand
@@ -242,3 +242,13 @@ def test_no_usage_that_a_service_can_report_costs_more(
 def test_the_constants_are_above_what_was_seen() -> None:
     assert worst_case.PRIORITY_PCT >= 183
     assert bounds.PREAMBLE_TOKENS > 804
+
+
+def test_the_worst_of_several_models_is_that_of_the_dearest() -> None:
+    request = {"messages": [{"role": "user", "content": [{"text": "Hello"}]}]}
+    price = Price(1, 2, 1, 1, 1)
+    short, long = (
+        WorstCase("amazon.nova-micro-v1:0", price, max_output_tokens=tokens, context_window_tokens=200_000)
+        for tokens in (10, 20)
+    )
+    assert WorstOf([short, long]).pico_usd(request) == long.pico_usd(request) > short.pico_usd(request)
