@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from .. import __version__
 from ..clock import Clock, SystemClock
 from ..core.errors import BudgetError, ConfigError
-from . import exits, explain, journal, override, prices, profile, status, stop, tables
+from . import exits, explain, journal, override, prices, profile, reconcile, status, stop, tables
 from .options import AddParser, Parser, note
 
 #: What adds each command to the parser, in the order of ``--help``.
@@ -28,6 +28,7 @@ COMMANDS: tuple[Callable[[AddParser], None], ...] = (
     profile.register,
     journal.register,
     prices.register,
+    reconcile.register,
     tables.register,
 )
 

@@ -7,6 +7,8 @@ FAILED = 1
 USAGE = 2
 #: ``explain``: the next call would be refused.
 REFUSED = 3
+#: ``reconcile``: metered and billed differ by more than the threshold.
+DRIFT = 4
 INTERRUPTED = 130
 #: Whoever read the output closed it (``| head``).
 PIPE_CLOSED = 141
@@ -17,4 +19,5 @@ exit codes:
   1  failed: the store did not answer, or is not ready for use; a price is missing (prices)
   2  a mistake in the command line or the configuration, or not confirmed
   3  refused: the next call would be refused (explain)
+  4  drift: metered and billed differ by more than the threshold (reconcile)
 """

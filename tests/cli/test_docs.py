@@ -11,6 +11,7 @@ from cli.command_line import DAY, NOW_EPOCH, Ran, Run, run_main, spend
 from cli.conftest import DOCS
 from prices.price_list_products import OFFER_FILE
 from prices.price_list_server import PriceListServer, serving
+from reconcile.bills import write_logs
 
 from bedrock_budget.cli import build_parser
 from bedrock_budget.core.holds import Grant
@@ -19,6 +20,8 @@ from bedrock_budget.core.usage import Usage
 from bedrock_budget.journal.journal import Journal
 from bedrock_budget.journal.records import encode_usage
 from bedrock_budget.stores import SQLiteStore, Sticky, Store
+from bedrock_budget.testing import ManualClock
+from bedrock_budget.testing.ledger import LedgerEntry
 
 TEXT = DOCS.read_text(encoding="utf-8")
 COMMON = "Options of every command"
@@ -66,8 +69,8 @@ def test_every_command_has_an_example(name: str) -> None:
 
 
 def test_the_exit_codes_are_documented_in_the_help() -> None:
-    rows = re.findall(r"^\| ([0-3]) \| ([^:,`(|]*\w)", SECTIONS["Exit codes"], re.MULTILINE)
-    assert len(rows) == 4
+    rows = re.findall(r"^\| ([0-4]) \| ([^:,`(|]*\w)", SECTIONS["Exit codes"], re.MULTILINE)
+    assert len(rows) == 5
     for code, meaning in rows:
         for parser in (build_parser(), *PARSERS.values()):
             assert f"{code}  {meaning}" in parser.format_help()
@@ -103,6 +106,14 @@ def leave_a_journal(store: SQLiteStore, root: Path) -> None:
     journal.after_fork_in_child()  # closes its files, as the kernel does
     (folder,) = root.iterdir()
     folder.rename(root / "4711-wexampleOne")
+
+
+def leave_logs(folder: Path) -> None:
+    """Two calls in the invocation logs, one of which was not metered."""
+    usages = {"one": Usage(210, 51), "two": Usage(30, 4)}
+    model = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    entries = [LedgerEntry(name, "Converse", model, usage, 0.0, True, 200) for name, usage in usages.items()]
+    write_logs(folder, entries, ManualClock().now())
 
 
 def executed(
@@ -151,6 +162,7 @@ def test_the_examples_print_what_the_documentation_shows(
 ) -> None:
     use_up_a_day(store)
     leave_a_journal(store, folder / "journal")
+    leave_logs(folder / "logs")
     text = TEXT.partition(TABLES)[0]
     assert executed(text, monkeypatch, capsys) == text
 
