@@ -192,7 +192,7 @@ class Admission:
             cached = self._unlabelled.get((budget.scope, model_id))
         if cached is not None and cached[0] is budget and cached[1].account is account:
             return cached[1]
-        label, on = ModelLabel(UNLABELLED, model_id), day.day.starts_at.date()
+        label, on = ModelLabel(UNLABELLED, model_id), day.day.date
         profiles = self._scopes.profiles
         profiles.resolve((model_id,))
         price = self._scopes.listed_price(model_id, on)

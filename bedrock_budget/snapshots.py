@@ -229,14 +229,14 @@ def snapshot_of(
         return [Claim(name, pool_of(UsageKey(scope, label, day.name), expires_at_epoch, accounts), quota_pico_usd)]
 
     def price_today(model_id: str) -> Price | None:
-        return listed_price(model_id, day.starts_at.date())
+        return listed_price(model_id, day.date)
 
     routes: dict[str, Route] = {}
     for label in (*budget.ordering, *budget.labels):
         if label not in routes:
             mapped = budget.labels[label]
             quota = budget.quota_usd_micros(label)
-            price = price_of(mapped, day.starts_at.date())
+            price = price_of(mapped, day.date)
             bounded = price or settings.price_anyway
             spent = account(budget.scope, label)
             routes[label] = Route(

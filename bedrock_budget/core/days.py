@@ -15,6 +15,11 @@ class OrgDay(NamedTuple):
     starts_at: datetime
     ends_at: datetime
 
+    @property
+    def date(self) -> date:
+        """The calendar day, by which prices count: its first instant may be on the day before in UTC."""
+        return date.fromisoformat(self.name)
+
 
 def _first_instant(day: date, zone: tzinfo) -> datetime:
     # Where clocks skip midnight, fold=0 reads it with the offset before the jump: the jump itself, the day's first

@@ -191,3 +191,9 @@ def test_what_names_no_day_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match="YYYYMMDD") as caught:
         org_day_named(name, ZoneInfo("UTC"))
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "UTC", "America/Los_Angeles", "Pacific/Kiritimati"])
+def test_the_date_of_a_day_is_the_orgs_and_not_utcs(zone: str) -> None:
+    now = datetime(2026, 3, 5, 12, tzinfo=ZoneInfo(zone))
+    assert org_day(now, ZoneInfo(zone)).date == date(2026, 3, 5)
