@@ -258,6 +258,6 @@ class KnownScopes:
         )
 
     def listed_price(self, model_id: str, on: date) -> Price | None:
-        """The price table's price of a model on a day; None if it has none."""
+        """The price table's prices of a model on a day, for all the ways it can be served; None if it has none."""
         row = bundled().find(model_id, region=self._region, on=on)
-        return None if row is None else row.price
+        return None if row is None else row.prices
