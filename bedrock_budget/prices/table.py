@@ -20,8 +20,8 @@ UNIT = "usd_micros_per_1m_tokens"
 #: Answers of `PriceTable.find` that are kept.
 MOST_FOUND = 4_096
 
-#: Where a region's own price is listed under a geography: what an in-region call costs there. First match wins; the
-#: commercial US regions are what rows without a region are of.
+#: The geographies a region is in. First match wins. Where it has no price of its own, an in-region call costs what
+#: theirs do; the commercial US regions are what rows without a region are of.
 _GEOGRAPHIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("us-gov-", ("us-gov",)),
     ("eu-", ("eu",)),
@@ -33,6 +33,7 @@ _GEOGRAPHIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ap-", ("apac",)),
     ("ca-", ("ca",)),
     ("sa-", ("sa",)),
+    ("us-", ("us",)),
 )
 
 #: Inference profile (None: in-region) and source region (None: where the source has one price for all).
@@ -111,8 +112,8 @@ class PriceTable:
         - of a bare id, in-region: 1. this region's price; 2. that of the geography this region is in, if it is not
           the commercial US; 3. the price that is not of a certain region (list prices of the commercial US regions,
           so others may cost more); 4. the dearest geographic one, for models that are served through profiles only;
-        - of a geographic profile, which costs what its source region does: 1. this region's price; 2. the profile's;
-          then as of a bare id from 2. on;
+        - of a geographic profile, which costs what its source region does: 1. this region's price, if it is in that
+          geography; 2. the profile's; then as of a bare id;
         - of ``global.``: 1. the global price, this region's first; 2. as of a bare id, which never costs less.
 
         A day before the first of all these takes the oldest price: a model is not used before its launch, so only a
@@ -192,10 +193,10 @@ def _by_place(facts: Iterable[PriceFact]) -> dict[Place, list[PriceFact]]:
 def _order(places: Mapping[Place, Any], profile: str | None, region: str | None) -> Iterator[Place]:
     """The places that `PriceTable.find` tries in turn, of those that there are."""
     order: list[Place] = []
-    if profile is not None:
-        order += [(profile, region), *([(None, region)] if profile != "global" else []), (profile, None)]
     geographies = next((names for prefix, names in _GEOGRAPHIES if region and region.startswith(prefix)), ())
-    order += [(None, region), *((name, None) for name in geographies), (None, None)]
+    if profile is not None:
+        order += [(profile, region), *([(None, region)] if profile in geographies else []), (profile, None)]
+    order += [(None, region), *((name, None) for name in geographies if name != "us"), (None, None)]
     return (place for place in dict.fromkeys(order) if place in places)
 
 

@@ -150,6 +150,7 @@ REGIONAL = PriceTable.from_json(
             row("us-gov", 150),
             row(None, 125, when={"region": "eu-west-2"}),
             row(None, 160, when={"region": "us-gov-west-1"}),
+            row(None, 99, when={"region": "us-east-2"}),
             row("us", 102, when={"region": "us-west-2"}),
             row("global", 95, when={"region": "sa-east-1"}),
         ],
@@ -173,6 +174,8 @@ REGIONAL = PriceTable.from_json(
         ("eu.acme.here", "eu-west-1", 120),
         ("us.acme.here", "us-west-2", 102),
         ("us.acme.here", "us-east-1", 101),
+        ("us.acme.here", "us-east-2", 99),
+        ("eu.acme.here", "us-east-2", 120),  # which is in no geography of the profile
         ("jp.acme.here", "eu-west-1", 120),
         ("global.acme.here", "eu-west-2", 90),
         ("global.acme.here", "sa-east-1", 95),
