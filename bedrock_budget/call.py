@@ -13,7 +13,7 @@ from .core.money import HALF_MICRO, PICO_PER_MICRO, usd_text
 from .core.outcomes import OUTCOMES, Outcome
 from .core.pricing import Price, cost_pico_usd
 from .core.selection import Mode, Reason
-from .core.served import Served, served_at_worst, served_of
+from .core.served import CHEAP_TIERS, DEFAULT, Served, served_at_worst, served_of
 from .core.usage import NOTHING, Counts, Usage
 from .hold import Hold
 from .meter import Meter
@@ -113,6 +113,7 @@ class Call:
         record = self.record
         if outcome is not None:
             record["estimated"] = OUTCOMES[outcome].settlement == "estimated"
+        guessed = record["estimated"]
         if served is None:
             served = self.served
         if price is None:
@@ -138,7 +139,7 @@ class Call:
         hold = self.hold
         if hold is not None:
             # An estimate may be too low. Of a model that failed AWS documents no charge at all.
-            if record["estimated"] and price is not None and outcome != "model_failed":
+            if guessed and price is not None and outcome != "model_failed":
                 hold.keep = True
             hold.settle(cost)
         route = self.route
@@ -152,6 +153,8 @@ class Call:
         cost, listed = _cost(usage, price, served)
         if not listed:
             self.record["estimated"] = True
+            if self.hold is not None and (served.tier not in CHEAP_TIERS or served.latency != DEFAULT.latency):
+                self.hold.keep = True  # the price may be too low
             _warn_once(str(self.record["model_id"]), served)
         return cost
 

@@ -10,6 +10,7 @@ from metered import HELLO, NOVA_BODY, budget, metered, record_of
 from streaming import serve
 
 from bedrock_budget import PriceKeeperClient, call
+from bedrock_budget.hold import Hold
 from bedrock_budget.testing import LocalBedrock
 from bedrock_budget.testing.event_stream import event_frame
 
@@ -158,3 +159,26 @@ def test_shadow_accounts_follow_what_was_served_too(local_bedrock: LocalBedrock)
     assert (
         status["standard"].shadow_spend_usd_micros == status["standard"].spend_usd_micros == record["cost_usd_micros"]
     )
+
+
+def test_a_hold_is_kept_where_the_price_may_be_too_low(
+    local_bedrock: LocalBedrock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    settle = Hold.settle
+
+    def noting(self: Hold, cost_pico_usd: int) -> None:
+        kept.append(self.keep)
+        settle(self, cost_pico_usd)
+
+    monkeypatch.setattr(Hold, "settle", noting)
+    config = budget()
+    config["model_labels"]["standard"] = {"id": NOVA}
+    arguments: list[dict[str, Any]] = [
+        *({"serviceTier": {"type": tier}} for tier in ("default", "priority", "reserved")),
+        {"performanceConfig": {"latency": "optimized"}},
+    ]
+    with metered(local_bedrock, config=config, enforcement="strict") as client:
+        records = [converse(client, **more) for more in arguments]
+    assert [record["estimated"] for record in records] == [False, False, True, True]
+    assert kept == [False, False, False, True]
