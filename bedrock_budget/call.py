@@ -13,6 +13,7 @@ from .core.money import HALF_MICRO, PICO_PER_MICRO, usd_text
 from .core.outcomes import OUTCOMES, Outcome
 from .core.pricing import Price, cost_pico_usd
 from .core.selection import Mode, Reason
+from .core.served import CHEAP_TIERS, DEFAULT, Served, served_at_worst, served_of
 from .core.usage import NOTHING, Counts, Usage
 from .hold import Hold
 from .meter import Meter
@@ -23,6 +24,8 @@ from .snapshots import Route, Snapshot
 log = logging.getLogger("bedrock_budget")
 
 NO_USAGE = Usage()
+#: Models and ways of serving whose missing price is warned of.
+MOST_WARNINGS = 256
 #: Estimates that are of the caller's making.
 _CALLERS = ("stream_abandoned", "stream_open")
 
@@ -35,7 +38,19 @@ class Call:
     (``on_unknown_price="track"``). ``record`` is what the caller gets to see; its usage and costs are None until then.
     """
 
-    __slots__ = ("account", "also", "hold", "meter", "price", "record", "request", "request_id", "route", "snapshot")
+    __slots__ = (
+        "account",
+        "also",
+        "hold",
+        "meter",
+        "price",
+        "record",
+        "request",
+        "request_id",
+        "route",
+        "served",
+        "snapshot",
+    )
 
     def __init__(
         self,
@@ -60,6 +75,7 @@ class Call:
         self.snapshot = snapshot  # what it was decided by
         self.request = request
         self.request_id: str | None = None
+        self.served: Served | None = None  # as the response says; None: the default tier at standard latency
         self.also: tuple[tuple[Account, Price | None], ...] = ()  # where else its usage counts, at what price
         self.hold: Hold | None = None  # what strict enforcement has set aside for it
         self.record: Record = {
@@ -85,6 +101,7 @@ class Call:
         metadata = cast("dict[str, Any]", given)
         metadata["PriceKeeper"] = self.record
         self.request_id = metadata.get("RequestId")
+        self.served = served_of(response)
         if metadata.get("RetryAttempts"):
             self._count("retried")
             if self.hold is not None:
@@ -111,17 +128,23 @@ class Call:
         self.also = tuple((account, price if its is before else its) for account, its in self.also)
         self.record["estimated"] = False
 
-    def settle(self, usage: Usage, outcome: Outcome | None = None) -> Record:
-        """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete."""
+    def settle(self, usage: Usage, outcome: Outcome | None = None, served: Served | None = None) -> Record:
+        """Meter what the call used; the record is complete afterwards. ``outcome`` None: complete. ``served``: what a
+        stream says of it at its end; None: as the response said."""
         price = self.price
         record = self.record
         if outcome is not None:
             record["estimated"] = OUTCOMES[outcome].settlement == "estimated"
+        guessed = record["estimated"]
+        if served is None:
+            served = self.served
         if price is None:
             cost = 0
             record["estimated"] = True
+        elif served is None:
+            cost = price.cost(usage)
         else:
-            cost = cost_pico_usd(usage, price)
+            cost = self._cost_served(usage, price, served)
         record["usage"] = {
             "input_tokens": usage[0],
             "output_tokens": usage[1],
@@ -134,11 +157,11 @@ class Call:
         account = self.account
         self.meter.add(account, usage, cost, outcome, self.request_id)
         for other, its_price in self.also:
-            self.meter.add(other, usage, 0 if its_price is None else cost_pico_usd(usage, its_price))
+            self.meter.add(other, usage, 0 if its_price is None else _cost(usage, its_price, served)[0])
         hold = self.hold
         if hold is not None:
             # An estimate may be too low. Of a model that failed AWS documents no charge at all.
-            if record["estimated"] and price is not None and outcome != "model_failed":
+            if guessed and price is not None and outcome != "model_failed":
                 hold.keep = True
             hold.settle(cost)
         route, snapshot = self.route, self.snapshot
@@ -152,13 +175,22 @@ class Call:
             self._log(outcome)
         return record
 
+    def _cost_served(self, usage: Usage, price: Price, served: Served) -> int:
+        cost, listed = _cost(usage, price, served)
+        if not listed:
+            self.record["estimated"] = True
+            if self.hold is not None and (served.tier not in CHEAP_TIERS or served.latency != DEFAULT.latency):
+                self.hold.keep = True  # the price may be too low
+            _warn_once(str(self.record["model_id"]), served)
+        return cost
+
     def settle_unknown(self, outcome: Outcome, *, seen: Counts = NOTHING, answer_bytes: int | None = None) -> Record:
         """Meter an estimate: the response did not say what was used. See `core.estimates.estimate`."""
         try:
             usage = estimate(_readable(self.request), seen=seen, answer_bytes=answer_bytes)
         except RecursionError:  # nested too deep to look into
             usage = estimate(b"", seen=seen, answer_bytes=answer_bytes)
-        return self.settle(usage, outcome)
+        return self.settle(usage, outcome, self.served or served_at_worst(self.request))
 
     def free(self, outcome: Outcome | None = None) -> Record:
         """The call cost nothing. ``outcome`` None: it was refused by the budget."""
@@ -231,6 +263,28 @@ class Call:
             metadata["PriceKeeper"] = record
         exc.add_note(
             f"bedrock_budget: label asked {record['label_asked']}, served {record['label']} ({record['model_id']})"
+        )
+
+
+def _cost(usage: Usage, price: Price, served: Served | None) -> tuple[int, bool]:
+    """What usage costs, and whether its price is listed."""
+    if served is None:
+        return price.cost(usage), True
+    tokens, _, read, written, written_1h = usage
+    quote = price.served(served, tokens + read + written + written_1h)
+    return cost_pico_usd(usage, quote.price), quote.listed
+
+
+#: What has been warned of.
+_warned: set[tuple[str, Served]] = set()
+
+
+def _warn_once(model_id: str, served: Served) -> None:
+    if (model_id, served) not in _warned and len(_warned) < MOST_WARNINGS:
+        _warned.add((model_id, served))
+        log.warning(
+            "%s was served in the tier %r at the latency %r, whose price is not listed: its cost is estimated",
+            *(model_id, *served),
         )
 
 

@@ -10,6 +10,7 @@ from botocore.response import StreamingBody
 from .call import Call
 from .core.estimates import text_bytes
 from .core.outcomes import guardrail_outcome, intervened
+from .core.served import served_of_headers
 from .core.usage import Usage, counts_from_body, counts_from_headers, usage_from_headers
 
 _FIXED = (bytes, bytearray, str)
@@ -47,6 +48,8 @@ def settle_response(call: Call, response: dict[str, Any]) -> None:
     """
     metadata: dict[str, Any] = response.get("ResponseMetadata") or {}
     headers: dict[str, str] = metadata.get("HTTPHeaders") or {}
+    if call.served is None:
+        call.served = served_of_headers(headers)  # where botocore does not know the members yet
     usage = usage_from_headers(headers)
     if usage is not None:
         call.settle(usage)

@@ -332,7 +332,7 @@ class KnownScopes:
         opaque = stands_for.model_ids != (model_id,)
         region = (stands_for.region or self._region) if opaque else self._region
         rows = [self._prices.find(each, on=on, region=region) for each in stands_for.model_ids]
-        prices = [row.price for row in rows if row is not None]
+        prices: list[Price] = [row.prices for row in rows if row is not None]
         if len(prices) < len(rows):
             return None
         return prices[0] if len(prices) == 1 else dearest(prices)

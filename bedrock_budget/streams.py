@@ -17,6 +17,7 @@ from typing import Any, cast
 from .call import Call
 from .core.estimates import text_bytes
 from .core.outcomes import GUARDRAIL_INTERVENED, Outcome, guardrail_outcome, intervened
+from .core.served import served_of
 from .core.usage import INVOCATION_METRICS, NOTHING, Usage, counts_from_body, counts_from_metrics, from_token_usage
 from .draining import Drainer
 from .outcomes import stream_outcome_of
@@ -143,6 +144,7 @@ class ConverseEvents(MeteredStream):
                         deltas.clear()
                         if "trace" in metadata:
                             self._call.served_by(metadata["trace"])
+                        self._call.served = served_of(metadata)
                         self._settle(usage, self._intervened)
                 elif "messageStop" in event:
                     self._intervened = event["messageStop"].get("stopReason") == GUARDRAIL_INTERVENED

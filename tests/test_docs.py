@@ -53,6 +53,11 @@ def test_the_examples_of_testing_run(source: str) -> None:
     exec(source, {})
 
 
+@pytest.mark.parametrize("source", blocks(ROOT / "docs" / "prices.md", "python"))
+def test_the_examples_of_prices_run(source: str) -> None:
+    exec(source, {})
+
+
 def test_every_key_of_a_configuration_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     known = {

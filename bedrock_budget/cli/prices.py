@@ -211,7 +211,7 @@ def run_diff(args: argparse.Namespace, clock: Clock) -> int:
     differences: list[dict[str, Any]] = []
     compared, only_bundled = 0, 0
     for model in models:
-        profiles = [None, "global", *sorted({row.profile for row in table.rows(model) if row.profile} - {"global"})]
+        profiles = [None, "global", *sorted({row.profile for row in table.facts(model) if row.profile} - {"global"})]
         for model_id in [model if profile is None else f"{profile}.{model}" for profile in profiles]:
             fetched = known.find(model_id, region=args.region, on=on)
             listed = table.find(model_id, region=args.region, on=on)

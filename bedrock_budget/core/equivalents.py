@@ -5,7 +5,6 @@ in-region, several mean a geographic profile, an ARN without a region a global o
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import astuple
 from typing import NamedTuple
 
 from .model_ids import ModelId, parse_model_id
@@ -69,4 +68,4 @@ def router_equivalent(router: ModelId, model_arns: Iterable[str]) -> Equivalent:
 
 def dearest(prices: Iterable[Price]) -> Price:
     """The dearest of each kind: no usage costs more at one of the prices."""
-    return Price(*(max(kind) for kind in zip(*map(astuple, prices), strict=True)))
+    return Price(*(max(kind) for kind in zip(*(price.rates() for price in prices), strict=True)))

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .model_ids import parse_model_id, request_format
-from .pricing import Price
+from .pricing import NEVER, Price
 from .request_bounds import UNREADABLE, RequestBounds, plain_bounds, request_bounds
+from .served import DEFAULT, Served
 
 #: The window of a model whose window is not known: more than any in the price table but one (Llama 4 Scout).
 UNKNOWN_WINDOW_TOKENS = 2_000_000
@@ -63,6 +64,7 @@ class WorstCase:
         "_price",
         "_unseen_prompt",
         "_window",
+        "_writes_unasked",
     )
 
     def __init__(
@@ -82,13 +84,14 @@ class WorstCase:
         self._format = request_format(model_id)
         self._embeds = listed.max_output_tokens == 0 and max_output_tokens is None
         self._unseen_prompt = ":prompt/" in model_id
-        self._base_rate = max(price.input, price.cache_read)  # reads are never asked for
-        if base is None or not base.startswith(_CACHES_BY_MARKER):
-            self._base_rate = max(self._base_rate, price.cache_write_5m)
+        self._writes_unasked = base is None or not base.startswith(_CACHES_BY_MARKER)
+        self._base_rate = self._rate(price, writes=False, writes_1h=False)
         self._window, self._longest = self._windows(listed.context_window_tokens, context_window_tokens)
         self._output = max_output_tokens or _most_output(base or "", listed.max_output_tokens)
         # A window that ends at the threshold never crosses it, whatever the margin.
         above, window = listed.long_context_above_tokens, context_window_tokens or listed.context_window_tokens
+        if price.long_above != NEVER:
+            above = price.long_above if above is None else min(above, price.long_above)
         self._long_above = None if above is None or (window is not None and window <= above) else above
 
     def _windows(self, listed: int | None, by_hand: int | None) -> tuple[int | None, int]:
@@ -119,27 +122,37 @@ class WorstCase:
         return self._general(bounds)
 
     def _general(self, bounds: RequestBounds) -> int:
-        price, limits = self._price, self._limits
+        limits = self._limits
         tokens = self._input_tokens(bounds)
         output = self._output if bounds.output_tokens is None else bounds.output_tokens
         if bounds.interleaved:
             output = max(output, self._most_input(bounds))
-        rate = self._base_rate
-        if bounds.writes_cache:
-            rate = max(rate, price.cache_write_5m)
-        if bounds.writes_cache_1h:
-            rate = max(rate, price.cache_write_1h)
+        output = self._output_tokens(output, bounds.answers)
+        asked = Served(str(bounds.tier or DEFAULT.tier), str(bounds.latency or DEFAULT.latency))
+        # As listed, for this very request; and by the dearest surcharges that are listed of the model anywhere.
+        reach = tokens if bounds.long_window or self._long_above is not None else min(tokens, self._price.long_above)
+        dearest = self._price.dearest(asked, reach)
+        writes = {"writes": bounds.writes_cache, "writes_1h": bounds.writes_cache_1h}
+        listed = tokens * self._rate(dearest, **writes) + output * dearest.output
+        rate = self._rate(self._price, **writes)
         above = limits.long_context_above_tokens if bounds.long_window else self._long_above
         input_pct = output_pct = 100
         if above is not None and tokens > above:
             input_pct, output_pct = limits.long_context_input_pct, limits.long_context_output_pct
-        cost = tokens * rate * input_pct + self._output_tokens(output, bounds.answers) * price.output * output_pct
+        cost = tokens * rate * input_pct + output * self._price.output * output_pct
         pct = 100
         if bounds.tier is not None:
             pct = limits.priority_pct if bounds.tier == "priority" else max(UNKNOWN_TIER_PCT, limits.priority_pct)
         if bounds.latency is not None:
             pct = pct * LATENCY_PCT // 100
-        return -(-cost * pct // 10_000)
+        return max(listed, -(-cost * pct // 10_000))
+
+    def _rate(self, price: Price, *, writes: bool, writes_1h: bool) -> int:
+        """The dearest that a token of input can cost. Reads of a cache are never asked for."""
+        rate = max(price.input, price.cache_read)
+        if writes or self._writes_unasked:
+            rate = max(rate, price.cache_write_5m)
+        return max(rate, price.cache_write_1h) if writes_1h else rate
 
     def _input_tokens(self, bounds: RequestBounds) -> int:
         tokens, others = bounds.text_tokens, bounds.others + self._unseen_prompt

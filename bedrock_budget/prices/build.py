@@ -1,183 +1,100 @@
-"""Makes ``bundled.json``: ``python -m bedrock_budget.prices.build --litellm PATH --out PATH [--supplement PATH]``.
+"""Makes ``bundled.json``: ``python -m bedrock_budget.prices.build --litellm PATH --genai PATH --out PATH``.
 
-Two sources: LiteLLM's price map (``model_prices_and_context_window.json``), filtered to Bedrock's token prices, and
-``supplement.json``, kept by hand: where the sources come from, models the map has dropped, dates and corrections.
-The same inputs give the same bytes. What of the map was left out, and why, goes to standard output; a mistake in the
-supplement is an error.
+Three sources: LiteLLM's price map (``model_prices_and_context_window.json``, or its wheel), filtered to Bedrock;
+``supplement.json``, kept by hand: where the sources come from, models the map has dropped, dates and corrections; and
+genai-prices (``data.py``, or its wheel) as a second opinion, which changes nothing: every disagreement is reported
+with what was taken and why. The same inputs give the same bytes. What of the map was left out, and why, goes to
+standard output too; a mistake in the supplement is an error.
 """
 
 import argparse
 import hashlib
 import json
-import math
-import re
 import sys
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ..core.model_ids import parse_model_id
-from ..core.pricing import Price
+from ..core.price_facts import TOKEN_KINDS, PriceFact
+from ..core.price_lists import in_force
+from .json_form import entry_of, facts_of
+from .litellm_map import (
+    LITELLM,
+    Refused,
+    default_since,
+    facts_of_entry,
+    is_bedrock,
+    limits_of_entry,
+    named,
+)
+from .second_opinion import NO_REASON, Disagreement, Opinion, disagreements, opinion_on, opinions
 from .table import CURRENCY, SCHEMA_VERSION, UNIT, PriceTable
 
-#: A price with no better date holds from here on: the day Bedrock became generally available.
-KNOWN_SINCE = "2023-09-28"
-LITELLM = "litellm"  # its key among the sources
-
 NOTE_IN_REGION = "price of the us. profile: LiteLLM lists the global price, in-region is 1.10 x that"
-NOTE_NO_WRITE = "no cache write price listed: input price"
-NOTE_NO_1H = "no 1 h cache write price listed: 2 x input"
+#: What the table is measured by: modes of the map's entries.
+COVERED_MODES = ("chat", "responses", "embedding", "rerank", "image_generation", "image_edit")
+_MAP = "litellm/model_prices_and_context_window_backup.json"
+_GENAI = "genai_prices/data.py"
 
-_MODES = frozenset({"chat", "embedding"})  # the others are priced by the image, query or second, or speech apart
-_ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::[a-z0-9-]+)*")
-_DATE_IN_ID = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?![\d])")
-_LONG_INPUT = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
-_INPUTS = (
-    "input_cost_per_token",
-    "cache_read_input_token_cost",
-    "cache_creation_input_token_cost",
-    "cache_creation_input_token_cost_above_1hr",
-)
-_OUTPUTS = ("output_cost_per_token",)
-_MICROS_PER_1M = 10**12  # USD a token -> USD micros per 1,000,000 tokens
-
-Row = dict[str, Any]
+Facts = dict[str, list[PriceFact]]
 
 
 class Built(NamedTuple):
-    """A table in its JSON form, and the ids of the price map that did not get into it, with the reason."""
+    """A table in its JSON form; the ids of the price map that did not get into it, with the reason; what the second
+    opinion says; and the ids that the table was measured by: all, and those whose model has no price in it."""
 
     table: dict[str, Any]
     left_out: list[tuple[str, str]]
+    disagreements: list[Disagreement]
+    measured: list[str]
+    missed: list[tuple[str, str]]
 
 
-class Refused(ValueError):
-    """An entry of the price map that cannot become a row; the text says why."""
-
-
-def micros_per_1m(usd_per_token: object) -> int:
-    """USD a token as USD micros per 1,000,000 tokens, exactly. Raises `Refused` rather than round."""
-    if isinstance(usd_per_token, bool) or not isinstance(usd_per_token, Decimal | int):
-        raise Refused(f"{usd_per_token!r} is not a price")
-    if isinstance(usd_per_token, Decimal) and not usd_per_token.is_finite():
-        raise Refused(f"{usd_per_token} is not a price")
-    numerator, denominator = usd_per_token.as_integer_ratio()
-    micros, rest = divmod(numerator * _MICROS_PER_1M, denominator)
-    if rest:
-        raise Refused(f"{usd_per_token} USD a token is not a whole number of micros per 1M tokens")
-    if micros < 0:
-        raise Refused(f"{usd_per_token} USD a token is negative")
-    return micros
-
-
-def default_from(model: str) -> str:
-    """The first day of a price that has no date: the one in the model id, else `KNOWN_SINCE`."""
-    match = _DATE_IN_ID.search(model)
-    try:
-        return date(*map(int, match.groups())).isoformat() if match else KNOWN_SINCE
-    except ValueError:
-        return KNOWN_SINCE
-
-
-def litellm_row(model: str, profile: str | None, entry: Mapping[str, Any]) -> Row:
-    """The row of one entry of the price map. Raises `Refused` if its tokens have no exact price."""
-    mode = entry.get("mode")
-    if mode not in _MODES:
-        raise Refused(f"mode {mode}: not priced by the text token")
-
-    def price(name: str) -> int | None:
-        value = entry.get(name)
-        return None if value is None else micros_per_1m(value)
-
-    input_price, output_price = price("input_cost_per_token"), price("output_cost_per_token")
-    if mode == "embedding" and not output_price:
-        output_price = 0
-    elif not output_price:
-        raise Refused("no price for output tokens")
-    if not input_price:
-        raise Refused("no price for input tokens")
-    read, write, write_1h = (
-        price("cache_read_input_token_cost"),
-        price("cache_creation_input_token_cost"),
-        price("cache_creation_input_token_cost_above_1hr"),
-    )
-    note = None
-    if read is not None and write is None and write_1h is None:
-        write, write_1h, note = input_price, input_price, NOTE_NO_WRITE
-    elif write is not None and write_1h is None:
-        note = NOTE_NO_1H
-    prices = Price.of(input_price, output_price, cache_read=read, cache_write_5m=write, cache_write_1h=write_1h)
-    return _row(profile, default_from(model), LITELLM, prices, note)
-
-
-def litellm_limits(entry: Mapping[str, Any]) -> Row:
-    """What one entry of the price map says beside plain prices: the members of `Limits`, as far as it has them.
-
-    Surcharges are percentages of the entry's own plain prices, rounded up, the dearest of the kinds of token.
-    """
-    found: Row = {}
-    if window := entry.get("max_input_tokens"):
-        found["context_window_tokens"] = window
-    if entry["mode"] == "embedding":
-        found["max_output_tokens"] = 0
-    elif most := entry.get("max_output_tokens"):
-        found["max_output_tokens"] = most
-    if tiers := [int(match[1]) * 1000 for name in entry if (match := _LONG_INPUT.fullmatch(name))]:
-        found["long_context_above_tokens"] = min(tiers)
-        found["long_context_input_pct"] = _percent(entry, _INPUTS, r"_above_\d+k_tokens")
-        found["long_context_output_pct"] = _percent(entry, _OUTPUTS, r"_above_\d+k_tokens")
-    if "input_cost_per_token_priority" in entry:
-        found["priority_pct"] = _percent(entry, (*_INPUTS, *_OUTPUTS), "_priority")
-    return found
-
-
-def _percent(entry: Mapping[str, Any], plain: Sequence[str], suffix: str) -> int:
-    """The dearest of some prices with a suffix in their names, in percent of the price without it."""
-    found = [100]
-    for name in plain:
-        for dearer in entry:
-            if re.fullmatch(name + suffix, dearer) and entry.get(name):
-                found.append(math.ceil(Decimal(entry[dearer]) * 100 / Decimal(entry[name])))
-    return max(found)
-
-
-def _widest(all_found: Sequence[Row]) -> Row:
-    """What holds for all of a model's entries: the most of each, and the lowest threshold."""
-    names = sorted({name for found in all_found for name in found})
-    most: Row = {name: max(found[name] for found in all_found if name in found) for name in names}
-    if (above := "long_context_above_tokens") in most:
-        most[above] = min(found[above] for found in all_found if above in found)
-    return most
-
-
-def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_sha256: str) -> Built:
-    """The table of both sources. Raises ValueError or KeyError for a supplement that is not as it should be."""
-    rows: dict[str, list[Row]] = {}
-    limits: dict[str, list[Row]] = {}
-    left_out: list[tuple[str, str]] = []
-    for model_id, entry in litellm.items():
-        if not _is_bedrock(entry):
+def build(
+    litellm: Mapping[str, Any],
+    supplement: Mapping[str, Any],
+    *,
+    litellm_sha256: str,
+    second: Sequence[Opinion] = (),
+) -> Built:
+    """The table of all sources. Raises ValueError or KeyError for a supplement that is not as it should be."""
+    facts: Facts = {}
+    limits: dict[str, list[dict[str, Any]]] = {}
+    left_out: dict[str, str] = {}
+    of_entries: dict[str, list[PriceFact]] = {}
+    mantle: dict[str, list[PriceFact]] = {}
+    for key, entry in litellm.items():
+        if not is_bedrock(entry):
             continue
         try:
-            model, profile = _taken_apart(model_id, supplement)
-            row = litellm_row(model, profile, entry)
+            if key in supplement.get("drop", {}):
+                raise Refused(supplement["drop"][key])
+            name = named(key)
+            found = facts_of_entry(name, entry)
         except Refused as error:
-            left_out.append((model_id, str(error)))
+            left_out[key] = str(error)
             continue
-        row["from"] = supplement.get("effective", {}).get(model_id, row["from"])
-        rows.setdefault(model, []).append(row)
-        limits.setdefault(model, []).append(litellm_limits(entry))
-    for found in rows.values():
-        _correct_in_region(found)
-    for model, entry in supplement.get("models", {}).items():
-        for given in entry["rows"]:
-            row = _supplement_row(model, given, supplement["sources"])
-            kept = [old for old in rows.get(model, []) if _key(old) != _key(row)]
-            rows[model] = [*kept, row]
+        if key in supplement.get("effective", {}):
+            since = date.fromisoformat(supplement["effective"][key])
+            found = [fact._replace(since=since) for fact in found]
+        if name.mantle:
+            mantle[key] = found
+            continue
+        of_entries[key] = found
+        facts.setdefault(name.model, []).extend(found)
+        if any(fact.kind == "input" for fact in found):
+            limits.setdefault(name.model, []).append(limits_of_entry(entry, found))
+    notes: dict[tuple[str, str | None], str]
+    notes = {(model, None): NOTE_IN_REGION for model, found in facts.items() if _correct_in_region(found)}
+    _add_mantle(facts, mantle, supplement.get("aliases", {}))
+    facts = {model: _distinct(found) for model, found in facts.items()}
+    _add_supplement(facts, notes, supplement)
     for model, known in supplement.get("limits", {}).items():
-        if model not in rows:
+        if model not in facts:
             raise ValueError(f"limits.{model}: must be a model of the table")
         limits[model] = [{**_widest(limits.get(model, [])), **known}]
     sources = {name: dict(source) for name, source in sorted(supplement["sources"].items())}
@@ -189,13 +106,23 @@ def build(litellm: Mapping[str, Any], supplement: Mapping[str, Any], *, litellm_
         "unit": UNIT,
         "sources": sources,
         "aliases": dict(sorted(supplement.get("aliases", {}).items())),
-        "models": {model: _entry(rows[model], _widest(limits.get(model, []))) for model in sorted(rows)},
+        "models": {
+            model: {
+                **({"limits": widest} if (widest := _widest(limits.get(model, []))) else {}),
+                **entry_of(facts[model], notes),
+            }
+            for model in sorted(facts)
+        },
     }
     for alias, model in table["aliases"].items():
-        if alias in rows or model not in rows:
+        if alias in facts or model not in facts:
             raise ValueError(f"aliases.{alias}: must be no model of the table, and stand for one ({model})")
-    PriceTable.from_json(table)  # what the library could not read is not written
-    return Built(table, sorted(left_out))
+    made = PriceTable.from_json(table)  # what the library could not read is not written
+    day = date.fromisoformat(table["generated"])
+    differing = list(_differing(of_entries, second, made, day, supplement.get("opinions", {})))
+    measured = sorted(key for key, entry in litellm.items() if is_bedrock(entry) and entry.get("mode") in COVERED_MODES)
+    missed = [(key, left_out.get(key, "no price")) for key in measured if not _is_covered(key, made, day)]
+    return Built(table, sorted(left_out.items()), differing, measured, missed)
 
 
 def dump(table: Mapping[str, Any]) -> str:
@@ -216,79 +143,151 @@ def dump(table: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the sources, write the table, say what was left out. 0: written; 1: the sources are not usable."""
     parser = argparse.ArgumentParser(prog="python -m bedrock_budget.prices.build", description="Make bundled.json.")
-    parser.add_argument("--litellm", type=Path, required=True, help="LiteLLM's price map (JSON)")
+    parser.add_argument("--litellm", type=Path, required=True, help="LiteLLM's price map (JSON), or its wheel")
+    parser.add_argument("--genai", type=Path, help="genai-prices' data.py, or its wheel: a second opinion")
     parser.add_argument("--supplement", type=Path, default=Path(__file__).with_name("supplement.json"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        raw = options.litellm.read_bytes()
-        supplement = json.loads(options.supplement.read_text(encoding="utf-8"))
-        built = build(json.loads(raw, parse_float=Decimal), supplement, litellm_sha256=hashlib.sha256(raw).hexdigest())
-    except (OSError, KeyError, ValueError) as error:
+        built = built_from(options.litellm, options.genai, options.supplement)
+    except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     options.out.write_text(dump(built.table), encoding="utf-8")
-    models = built.table["models"].values()
-    print(f"{options.out}: {len(models)} models, {sum(len(entry['rows']) for entry in models)} rows")
-    for reason in sorted({reason for _, reason in built.left_out}):
-        ids = [model_id for model_id, why in built.left_out if why == reason]
-        print(f"left out, {reason}: {len(ids)}", *ids, sep="\n  ")
+    _report(built, options.out)
     return 0
 
 
-def _is_bedrock(entry: object) -> bool:
-    fields = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-    return str(fields.get("litellm_provider", "")).startswith("bedrock")
+def built_from(litellm: Path, genai: Path | None, supplement: Path) -> Built:
+    """The table of these files. Raises OSError, ValueError, KeyError and others for what is none of them."""
+    raw = _read(litellm, _MAP)
+    by_hand = json.loads(supplement.read_text(encoding="utf-8"))
+    day = max(date.fromisoformat(source["retrieved"]) for source in by_hand["sources"].values())
+    second = opinions(_read(genai, _GENAI).decode(), day) if genai else ()
+    return build(
+        json.loads(raw, parse_float=Decimal),
+        by_hand,
+        litellm_sha256=hashlib.sha256(raw).hexdigest(),
+        second=second,
+    )
 
 
-def _taken_apart(model_id: str, supplement: Mapping[str, Any]) -> tuple[str, str | None]:
-    if "/" in model_id:
-        raise Refused("keyed by region, endpoint, term or image size")
-    parsed = parse_model_id(model_id)
-    if parsed.base is None or not _ID.fullmatch(model_id):
-        raise Refused("not a Bedrock model id")
-    if model_id in supplement.get("drop", {}):
-        raise Refused(supplement["drop"][model_id])
-    return parsed.base, parsed.profile
+def _read(path: Path, member: str) -> bytes:
+    if path.suffix != ".whl":
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as wheel:
+        return wheel.read(member)
 
 
-def _row(profile: str | None, since: str, source: str, price: Price, note: str | None) -> Row:
-    row: Row = {
-        "profile": profile,
-        "from": since,
-        "source": source,
-        "input": price.input,
-        "output": price.output,
-        "cache_read": price.cache_read,
-        "cache_write_5m": price.cache_write_5m,
-        "cache_write_1h": price.cache_write_1h,
-    }
-    if note:
-        row["note"] = note
-    return row
+def _report(built: Built, out: Path) -> None:
+    models = built.table["models"].values()
+    rows, units = (sum(len(entry.get(kind, ())) for entry in models) for kind in ("rows", "units"))
+    print(f"{out}: {len(models)} models, {rows} rows, {units} unit prices")
+    if built.measured:
+        covered = len(built.measured) - len(built.missed)
+        print(f"covered: {covered} of {len(built.measured)} ids, {100 * covered / len(built.measured):.1f} %")
+    for key, reason in built.missed:
+        print(f"missed: {key}: {reason}")
+    for reason in sorted({reason for _, reason in built.left_out}):
+        ids = [model_id for model_id, why in built.left_out if why == reason]
+        print(f"left out, {reason}: {len(ids)}", *ids, sep="\n  ")
+    unexplained = sum(one.reason == NO_REASON for one in built.disagreements)
+    print(f"disagreements of LiteLLM and genai-prices: {len(built.disagreements)}, {unexplained} without a reason")
+    for one in built.disagreements:
+        print(f"  {one}")
 
 
-def _supplement_row(model: str, given: Mapping[str, Any], sources: Mapping[str, Any]) -> Row:
-    """A row of the supplement: the form of the table, but ``from`` and cache prices may be left out."""
-    caches = {name: given[name] for name in ("cache_read", "cache_write_5m", "cache_write_1h") if name in given}
-    unknown = given.keys() - {"profile", "from", "source", "input", "output", "note", *caches}
-    if unknown or given["source"] not in sources or parse_model_id(model).base != model:
-        raise ValueError(f"models.{model}: unknown members {sorted(unknown)}, source or form of model id in {given}")
-    price = Price.of(given["input"], given["output"], **caches)
-    return _row(given["profile"], given.get("from", default_from(model)), given["source"], price, given.get("note"))
+def _widest(all_found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What holds for all of a model's entries: the most of each, and the lowest threshold."""
+    names = sorted({name for found in all_found for name in found})
+    most: dict[str, Any] = {name: max(found[name] for found in all_found if name in found) for name in names}
+    if (above := "long_context_above_tokens") in most:
+        most[above] = min(found[above] for found in all_found if above in found)
+    return most
 
 
-def _correct_in_region(rows: list[Row]) -> None:
+def _correct_in_region(facts: list[PriceFact]) -> bool:
     """LiteLLM gives some bare ids the global price. In-region costs what the us. profile does: 1.10 x global."""
-    bare = next((row for row in rows if row["profile"] is None), None)
-    us = next((row for row in rows if row["profile"] == "us"), None)
-    if bare and us and all(us[name] * 10 == bare[name] * 11 for name in ("input", "output", "cache_read")):
-        notes = [NOTE_IN_REGION, *([us["note"]] if "note" in us else [])]
-        rows[rows.index(bare)] = {**us, "profile": None, "note": "; ".join(notes)}
+
+    def plain(profile: str | None) -> dict[str, int]:
+        place = (profile, None, "default", 0)
+        return {f.kind: f.pico_usd for f in facts if (f.profile, f.region, f.tier, f.above_tokens) == place}
+
+    bare, us = plain(None), plain("us")
+    kinds = {"input", "output", "cache_read"} & bare.keys() & us.keys()
+    if "input" not in kinds or not all(us[kind] * 10 == bare[kind] * 11 for kind in kinds):
+        return False
+    others = [fact for fact in facts if (fact.profile, fact.region) != (None, None) or fact.kind not in TOKEN_KINDS]
+    facts[:] = others + [
+        fact._replace(profile=None) for fact in others if fact.profile == "us" and fact.kind in TOKEN_KINDS
+    ]
+    return True
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return row["profile"] or "", row["from"]
+def _add_mantle(facts: Facts, mantle: Mapping[str, list[PriceFact]], aliases: Mapping[str, str]) -> None:
+    """The mantle endpoint has ids and entries of its own for the same models at the same prices: they count where the
+    runtime's id has none."""
+    known = {(model, fact.profile, fact.region) for model, found in facts.items() for fact in found}
+    for found in mantle.values():
+        model = aliases.get(found[0].model, found[0].model)
+        if (model, found[0].profile, found[0].region) not in known:
+            facts.setdefault(model, []).extend(fact._replace(model=model) for fact in found)
+
+
+def _add_supplement(facts: Facts, notes: dict[tuple[str, str | None], str], supplement: Mapping[str, Any]) -> None:
+    for model, entry in supplement.get("models", {}).items():
+        dated = [{"from": default_since(model).isoformat(), **row} for row in entry.get("rows", ())]
+        units = [{"from": default_since(model).isoformat(), **row} for row in entry.get("units", ())]
+        given = facts_of(model, {"rows": dated, "units": units})
+        if parse_model_id(model).base != model or any(fact.source not in supplement["sources"] for fact in given):
+            raise ValueError(f"models.{model}: a source that is not described, or no base model id")
+        if any("output" not in row or "input" not in row for row in dated if "when" not in row):
+            raise ValueError(f"models.{model}: a plain price has both input and output")
+        replaced = {_row_key(fact) for fact in given}
+        facts[model] = [fact for fact in facts.get(model, ()) if _row_key(fact) not in replaced] + given
+        notes.update({(model, row["profile"]): row["note"] for row in dated if "note" in row})
+
+
+def _row_key(fact: PriceFact) -> tuple[Any, ...]:
+    unit = () if fact.kind in TOKEN_KINDS else (fact.kind, fact.detail)
+    return (fact.profile, fact.region, fact.tier, fact.latency, fact.above_tokens, fact.since, *unit)
+
+
+def _distinct(facts: Iterable[PriceFact]) -> list[PriceFact]:
+    """The dearest of prices that are otherwise the same: entries that name one thing twice."""
+    kept: dict[PriceFact, PriceFact] = {}
+    for fact in facts:
+        key = fact._replace(pico_usd=0)
+        kept[key] = max(kept.get(key, fact), fact, key=lambda each: each.pico_usd)
+    return list(kept.values())
+
+
+def _differing(
+    of_entries: Mapping[str, list[PriceFact]],
+    second: Sequence[Opinion],
+    table: PriceTable,
+    day: date,
+    reasons: Mapping[str, str],
+) -> Iterable[Disagreement]:
+    for key, found in sorted(of_entries.items()):
+        opinion = opinion_on(key, second)
+        if opinion is None or "/" in key:
+            continue
+        place = (found[0].profile, found[0].region)
+        of_place = [fact for fact in table.facts(found[0].model) if (fact.profile, fact.region) == place]
+        taken = {(f.kind, f.above_tokens): f for f in in_force(of_place, day) if f.tier == "default"}
+        yield from disagreements(key, found, opinion, taken, reasons)
+
+
+def _is_covered(key: str, table: PriceTable, day: date) -> bool:
+    """Whether the model that a key of the map names has a price on demand."""
+    try:
+        name = named(key, terms=True)
+    except Refused:
+        return False
+    model_id = name.model if name.profile is None else f"{name.profile}.{name.model}"
+    where = {"region": name.region, "on": day}
+    return table.find(model_id, **where) is not None or bool(table.units(model_id, **where))  # type: ignore[arg-type]
 
 
 def _block(members: Mapping[str, str]) -> str:
@@ -296,13 +295,15 @@ def _block(members: Mapping[str, str]) -> str:
     return "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
 
 
-def _entry(rows: list[Row], limits: Row) -> dict[str, Any]:
-    return {**({"limits": limits} if limits else {}), "rows": sorted(rows, key=_key)}
-
-
 def _entry_lines(entry: Mapping[str, Any]) -> str:
-    limits = f'"limits": {json.dumps(entry["limits"])}, ' if "limits" in entry else ""
-    return "{" + limits + '"rows": [\n' + ",\n".join(f"      {json.dumps(row)}" for row in entry["rows"]) + "]}"
+    parts: list[str] = []
+    for name, value in entry.items():
+        if name in ("rows", "units"):
+            text = "[\n" + ",\n".join(f"      {json.dumps(row)}" for row in value) + "]"
+        else:
+            text = json.dumps(value)
+        parts.append(f"{json.dumps(name)}: {text}")
+    return "{" + ", ".join(parts) + "}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from typing import Literal, NamedTuple
 from ..core.cached_prices import CachedPrices
 from ..core.model_ids import parse_model_id
 from ..core.price_facts import PriceFact
-from ..core.pricing import Price
+from ..core.price_lists import in_force as newest
+from ..core.price_lists import price_list
+from ..core.pricing import Price, Prices
+from ..core.served import Served
 from .table import PriceTable
 
 #: Where a price is from: fetched for the region, fetched for all regions, or the table that comes with the library.
@@ -26,15 +29,20 @@ _CACHE_KINDS = ("cache_read", "cache_write_5m", "cache_write_1h")
 
 
 class FoundPrice(NamedTuple):
-    """The price of a model and how it is known. ``profile``: whose price it is; None: in-region. ``cached``: what was
+    """The prices of a model and how they are known. ``profile``: whose prices; None: in-region. ``cached``: what was
     fetched, with its age; None: the bundled table."""
 
-    price: Price
+    prices: Prices
     origin: Origin
     profile: str | None
     since: date
     source: str
     cached: CachedPrices | None
+
+    @property
+    def price(self) -> Price:
+        """The plain one: default tier, standard latency, no long prompt."""
+        return Price(*self.prices.rates())
 
 
 class KnownPrices:
@@ -65,7 +73,7 @@ class KnownPrices:
             for where in dict.fromkeys((place, None)):
                 if where is None and place is not None and place.startswith(_OTHER_PARTITIONS):
                     continue
-                found = self._fetched(parsed.base, where, parsed.profile, on, listed.price if listed else None)
+                found = self._fetched(parsed.base, where, parsed.profile, on, listed.prices if listed else None)
                 if (
                     found
                     and exact
@@ -77,10 +85,10 @@ class KnownPrices:
                     return found
         if listed is None:
             return None
-        return FoundPrice(listed.price, "bundled", listed.profile, listed.effective_from, listed.source, None)
+        return FoundPrice(listed.prices, "bundled", listed.profile, listed.effective_from, listed.source, None)
 
     def _fetched(
-        self, model: str, where: str | None, profile: str | None, on: date, listed: Price | None
+        self, model: str, where: str | None, profile: str | None, on: date, listed: Prices | None
     ) -> FoundPrice | None:
         cached = self._cached.get((model, where))
         found = None if cached is None else in_force(cached.facts, profile, on)
@@ -88,7 +96,12 @@ class KnownPrices:
             return None
         fresh = found["input"]
         origin: Origin = "default" if where is None else "region"
-        return FoundPrice(_price(found, listed), origin, fresh.profile, fresh.since, fresh.source, cached)
+        plain = _price(found, listed)
+        place = [fact for fact in cached.facts if fact.profile == fresh.profile] if cached else []
+        listing = price_list(newest(place, on))
+        variants = {**_scaled(plain, listed), **(listing.prices.variants if listing else {})}
+        prices = Prices(*plain.rates(), variants=variants)
+        return FoundPrice(prices, origin, fresh.profile, fresh.since, fresh.source, cached)
 
 
 def in_force(facts: tuple[PriceFact, ...], profile: str | None, on: date) -> dict[str, PriceFact]:
@@ -115,3 +128,16 @@ def _price(found: Mapping[str, PriceFact], listed: Price | None) -> Price:
         for kind in _CACHE_KINDS:
             caches.setdefault(kind, -(-fresh * int(getattr(listed, kind)) // listed.input))
     return Price.of(fresh, found["output"].pico_usd if "output" in found else 0, **caches)
+
+
+def _scaled(plain: Price, listed: Prices | None) -> dict[Served, Mapping[int, Price]]:
+    """The bundled prices of other tiers and of long prompts, in proportion to the plain one that was fetched."""
+    if listed is None:
+        return {}
+    factors = tuple(zip(plain.rates(), listed.rates(), strict=True))
+
+    def scaled(price: Price) -> Price:
+        rates = zip(price.rates(), factors, strict=True)
+        return Price(*(-(-rate * new // old) if old else rate for rate, (new, old) in rates))
+
+    return {way: {above: scaled(price) for above, price in rungs.items()} for way, rungs in listed.variants.items()}

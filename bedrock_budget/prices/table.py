@@ -3,111 +3,150 @@
 import datetime as dt
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.model_ids import parse_model_id
-from ..core.pricing import Price
+from ..core.price_facts import PriceFact
+from ..core.price_lists import UnitPrice, in_force, price_list, unit_prices
+from ..core.pricing import Price, Prices
 from ..core.worst_case import Limits
+from .json_form import facts_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CURRENCY = "USD"
 UNIT = "usd_micros_per_1m_tokens"
+#: Answers of `PriceTable.find` that are kept.
+MOST_FOUND = 4_096
+
+#: The geographies a region is in. First match wins. Where it has no price of its own, an in-region call costs what
+#: theirs do; the commercial US regions are what rows without a region are of.
+_GEOGRAPHIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("us-gov-", ("us-gov",)),
+    ("eu-", ("eu",)),
+    ("ap-northeast-1", ("jp", "apac")),
+    ("ap-northeast-3", ("jp", "apac")),
+    ("ap-southeast-2", ("au", "apac")),
+    ("ap-southeast-4", ("au", "apac")),
+    ("ap-south-", ("in", "apac")),
+    ("ap-", ("apac",)),
+    ("ca-", ("ca",)),
+    ("sa-", ("sa",)),
+    ("us-", ("us",)),
+)
+
+#: Inference profile (None: in-region) and source region (None: where the source has one price for all).
+Place = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """One list price and what it is the price of."""
+    """The list prices of one model in one place and what they are the prices of."""
 
-    price: Price  # USD micros per 1,000,000 tokens
+    price: Price  # the plain one: default tier, standard latency, short prompts
     model: str  # base model id
     profile: str | None  # inference-profile prefix, "global" among them; None: in-region
-    effective_from: dt.date  # the first day of this price
+    effective_from: dt.date  # the first day of the plain price
     source: str  # a key of the table's "sources"
-
-
-#: The rows of one model: by profile, newest first.
-_Rows = dict[str | None, tuple[PriceRow, ...]]
+    prices: Prices = field(compare=False, repr=False)  # the plain one and all others: what calls are priced by
+    region: str | None = None  # None: one price for all regions
 
 
 class PriceTable:
     """List prices of models. Immutable, so that any number of threads may share one."""
 
-    __slots__ = ("_aliases", "_limits", "_rows")
+    __slots__ = ("_aliases", "_entries", "_found", "_limits", "_models", "_places")
 
     def __init__(
         self,
-        rows: Iterable[PriceRow],
+        facts: Iterable[PriceFact],
         aliases: Mapping[str, str] | None = None,
         limits: Mapping[str, Limits] | None = None,
     ) -> None:
-        """A table of ``rows``; ``aliases`` maps further base ids to ones that have rows, ``limits`` is by base id."""
-        found: dict[str, dict[str | None, list[PriceRow]]] = {}
-        for row in rows:
-            found.setdefault(row.model, {}).setdefault(row.profile, []).append(row)
-        self._rows: dict[str, _Rows] = {
-            model: {
-                profile: tuple(sorted(dated, key=lambda row: row.effective_from, reverse=True))
-                for profile, dated in profiles.items()
-            }
-            for model, profiles in found.items()
-        }
+        """A table of ``facts``; ``aliases`` maps further base ids to ones that have some, ``limits`` is by base id."""
+        by_model: dict[str, list[PriceFact]] = {}
+        for fact in facts:
+            by_model.setdefault(fact.model, []).append(fact)
+        self._places = {model: _by_place(found) for model, found in by_model.items()}
+        self._entries: Mapping[str, Any] = {}  # of models whose facts nobody has asked for yet
+        self._models = tuple(sorted(by_model))
         self._aliases = dict(aliases or {})
         self._limits = dict(limits or {})
+        self._found: dict[tuple[str, str | None, str | None, dt.date], PriceRow | None] = {}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "PriceTable":
-        """A table from the form that ``bundled.schema.json`` describes.
+    def from_json(cls, data: Mapping[str, Any], *, lazily: bool = False) -> "PriceTable":
+        """A table from the form that ``bundled.schema.json`` describes. ``lazily``: each model when it is asked for.
 
-        Rows with a ``when`` hold only under its conditions, which this version does not know: they are left out.
-        Raises ValueError, naming the place, for anything that is not a table of this version.
+        Raises ValueError, naming the place, for anything that is not a table of this version, prices in US dollars.
         """
         for name, expected in (("schema_version", SCHEMA_VERSION), ("currency", CURRENCY), ("unit", UNIT)):
             if data.get(name) != expected:
                 raise ValueError(f"{name}: expected {expected!r}, got {data.get(name)!r}")
-        rows: list[PriceRow] = []
         limits: dict[str, Limits] = {}
         where = "models"
         try:
-            for model, entry in data["models"].items():
+            entries: Mapping[str, Any] = data["models"]
+            for model, entry in entries.items():
                 if "limits" in entry:
                     where = f"models.{model}.limits"
                     limits[model] = _limits(entry["limits"])
-                for number, row in enumerate(entry["rows"]):
-                    where = f"models.{model}.rows[{number}]"
-                    if "when" not in row:
-                        rows.append(_row(model, row))
             where = "aliases"
-            return cls(rows, data.get("aliases"), limits)
+            table = cls((), data.get("aliases"), limits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error!r}") from error
+        table._entries = entries
+        table._models = tuple(sorted(entries))
+        if not lazily:
+            for model in entries:
+                table._places_of(model)
+        return table
 
     def find(self, model_id: str, *, region: str | None, on: dt.date) -> PriceRow | None:
         """The list price of ``model_id`` on the day ``on``; None if it is not known.
 
-        ``model_id`` is what a call takes: a base id, an inference profile's id, or the ARN of either. The first of
-        these that has a price on that day counts:
+        ``model_id`` is what a call takes: a base id, an inference profile's id, or the ARN of either. ``region`` is
+        the one the client calls; an ARN's own counts before it. The first of these that has a price on that day:
 
-        1. the row of the very profile (or of the bare, in-region id);
-        2. the in-region row: a geographic profile has no price of its own, it costs what its source region costs,
-           and ``global`` never costs more than that;
-        3. the dearest geographic row, for models that are served through profiles only.
+        - of a bare id, in-region: 1. this region's price; 2. that of the geography this region is in, if it is not
+          the commercial US; 3. the price that is not of a certain region (list prices of the commercial US regions,
+          so others may cost more); 4. the dearest geographic one, for models that are served through profiles only;
+        - of a geographic profile, which costs what its source region does: 1. this region's price, if it is in that
+          geography; 2. the profile's; then as of a bare id;
+        - of ``global.``: 1. the global price, this region's first; 2. as of a bare id, which never costs less.
 
-        A day before the first row of all three takes the oldest price: a model is not used before its launch, so
-        only a clock that is set back can ask for it. None for a model that is not in the table, for one of which
-        only a global price is known (anything else would cost more), and for an ARN that does not name its model.
-
-        ``region`` is the place for regional rows, which the table does not have yet, and makes no difference now.
-        In-region rows are list prices of the commercial US regions; other regions, and GovCloud, may cost more.
+        A day before the first of all these takes the oldest price: a model is not used before its launch, so only a
+        clock that is set back can ask for it. None for a model that has no price by the token, for one of which only
+        a global price is known (anything else would cost more), and for an ARN that does not name its model.
         """
         parsed = parse_model_id(model_id)
         if parsed.base is None:
             return None
-        rows = self._rows.get(self._aliases.get(parsed.base, parsed.base))
-        if rows is None:
-            return None
-        return _choose(rows, parsed.profile, on) or _choose(rows, parsed.profile, None)
+        model = self._aliases.get(parsed.base, parsed.base)
+        key = (model, parsed.profile, parsed.region or region, on)
+        try:
+            return self._found[key]
+        except KeyError:
+            found = self._chosen(*key)
+        if len(self._found) >= MOST_FOUND:
+            self._found.clear()
+        self._found[key] = found
+        return found
+
+    def units(self, model_id: str, *, region: str | None, on: dt.date) -> tuple[UnitPrice, ...]:
+        """The prices of ``model_id`` by other units than tokens, on the day ``on``, of the first place in the order of
+        `find` that has any; none if none is known."""
+        parsed = parse_model_id(model_id)
+        if parsed.base is None:
+            return ()
+        places = self._places_of(self._aliases.get(parsed.base, parsed.base))
+        order = [*_order(places, parsed.profile, parsed.region or region), *_geographic(places)]
+        for day in (on, None):
+            for place in order:
+                if found := unit_prices(in_force(places[place], day)):
+                    return found
+        return ()
 
     def limits(self, model_id: str) -> Limits | None:
         """What is listed of a model beside its prices; None if nothing is. ``model_id``: as in `find`."""
@@ -116,44 +155,68 @@ class PriceTable:
 
     def models(self) -> tuple[str, ...]:
         """The base ids of all models that have a price, sorted."""
-        return tuple(sorted(self._rows))
+        return self._models
 
-    def rows(self, model: str) -> tuple[PriceRow, ...]:
-        """All rows of a base model id, in-region first, then by profile, newest first; none if it is unknown."""
-        profiles = self._rows.get(model, {})
-        return tuple(row for profile in sorted(profiles, key=lambda name: name or "") for row in profiles[profile])
+    def facts(self, model: str) -> tuple[PriceFact, ...]:
+        """All prices of a base model id; none if it is unknown."""
+        return tuple(fact for facts in self._places_of(model).values() for fact in facts)
+
+    def _places_of(self, model: str) -> Mapping[Place, Sequence[PriceFact]]:
+        places = self._places.get(model)
+        if places is None:
+            if model not in self._entries:
+                return {}
+            places = self._places[model] = _by_place(facts_of(model, self._entries[model]))
+        return places
+
+    def _chosen(self, model: str, profile: str | None, region: str | None, on: dt.date) -> PriceRow | None:
+        places = self._places_of(model)
+        for day in (on, None):
+            rows = (_row(model, place, places[place], day) for place in _order(places, profile, region))
+            if (row := next(filter(None, rows), None)) is not None:
+                return row
+            dearest = (_row(model, place, places[place], day) for place in _geographic(places))
+            # Profiles of one model differ by a factor, so that any order of the prices agrees on the dearest.
+            row = max(filter(None, dearest), key=lambda found: found.price.rates(), default=None)
+            if row is not None:
+                return row
+        return None
 
 
-def _row(model: str, row: Mapping[str, Any]) -> PriceRow:
-    prices = [row[name] for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")]
-    if not all(type(price) is int and price >= 0 for price in prices):
-        raise ValueError(f"prices must be whole numbers >= 0, got {prices}")
-    profile, source = row["profile"], row["source"]
-    if not (profile is None or isinstance(profile, str)) or not isinstance(source, str):
-        raise ValueError(f"profile must be text or null, source text, got {profile!r} and {source!r}")
-    return PriceRow(Price(*prices), model, profile, dt.date.fromisoformat(row["from"]), source)
+def _by_place(facts: Iterable[PriceFact]) -> dict[Place, list[PriceFact]]:
+    places: dict[Place, list[PriceFact]] = {}
+    for fact in facts:
+        places.setdefault((fact.profile, fact.region), []).append(fact)
+    return places
+
+
+def _order(places: Mapping[Place, Any], profile: str | None, region: str | None) -> Iterator[Place]:
+    """The places that `PriceTable.find` tries in turn, of those that there are."""
+    order: list[Place] = []
+    geographies = next((names for prefix, names in _GEOGRAPHIES if region and region.startswith(prefix)), ())
+    if profile is not None:
+        order += [(profile, region), *([(None, region)] if profile in geographies else []), (profile, None)]
+    order += [(None, region), *((name, None) for name in geographies if name != "us"), (None, None)]
+    return (place for place in dict.fromkeys(order) if place in places)
+
+
+def _geographic(places: Mapping[Place, Any]) -> Iterator[Place]:
+    return (place for place in places if place[0] not in (None, "global"))
+
+
+def _row(model: str, place: Place, facts: Iterable[PriceFact], on: dt.date | None) -> PriceRow | None:
+    found = price_list(in_force(facts, on))
+    if found is None:
+        return None
+    prices = found.prices
+    plain = Price(*prices.rates())
+    return PriceRow(plain, model, place[0], found.effective_from, found.source, prices, place[1])
 
 
 def _limits(listed: Mapping[str, int]) -> Limits:
     if not all(type(value) is int and value >= 0 for value in listed.values()):
         raise ValueError(f"limits must be whole numbers >= 0, got {dict(listed)}")
     return Limits(**listed)
-
-
-def _choose(rows: _Rows, profile: str | None, on: dt.date | None) -> PriceRow | None:
-    """The row that `PriceTable.find` describes; ``on`` None: each profile's oldest."""
-    row = _in_force(rows.get(profile, ()), on) or _in_force(rows.get(None, ()), on)
-    if row is not None:
-        return row
-    geographic = (_in_force(dated, on) for name, dated in rows.items() if name != "global")
-    # Profiles of one model differ by a factor, so that any order of the prices agrees on the dearest.
-    return max((row for row in geographic if row), key=lambda row: astuple(row.price), default=None)
-
-
-def _in_force(dated: tuple[PriceRow, ...], on: dt.date | None) -> PriceRow | None:
-    if on is None:
-        return dated[-1] if dated else None
-    return next((row for row in dated if row.effective_from <= on), None)
 
 
 _loaded: dict[str, PriceTable] = {}
@@ -167,4 +230,4 @@ def bundled() -> PriceTable:
 
 def _load() -> PriceTable:
     text = importlib.resources.files("bedrock_budget.prices").joinpath("bundled.json").read_text(encoding="utf-8")
-    return PriceTable.from_json(json.loads(text))
+    return PriceTable.from_json(json.loads(text), lazily=True)

@@ -8,11 +8,15 @@ and one of wrapped calls; each figure is the median over the pairs, so a machine
 """
 
 import argparse
+import datetime as dt
+import importlib.resources
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +25,10 @@ import boto3
 from botocore.config import Config
 
 from bedrock_budget import PriceKeeperClient
+from bedrock_budget.core.pricing import cost_pico_usd
+from bedrock_budget.core.served import Served
+from bedrock_budget.core.usage import Usage
+from bedrock_budget.prices import PriceTable, bundled
 
 MESSAGES = [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]
 NOVA_BODY = b'{"messages": [{"role": "user", "content": [{"text": "How much does a call cost?"}]}]}'
@@ -41,6 +49,7 @@ COMMON: dict[str, Any] = {"org_id": "acme", "app_id": "bench", "config": CONFIG,
 MODEL = "amazon.nova-pro-v1:0"
 #: Added to a call in normal mode by strict mode while its slice lasts. Shown beside the figure, not judged.
 STRICT_GOAL_SECS = 40e-6
+CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
 
 @contextmanager
@@ -159,7 +168,6 @@ def show(name: str, plain: Callable[[], object], wrapped: Callable[[], object], 
 
 
 def _set(url: str, **settings: object) -> None:
-    import json
     import urllib.request
 
     data = json.dumps(settings).encode()
@@ -180,11 +188,36 @@ def import_overhead(runs: int = 15) -> None:
     print(f"{'import bedrock_budget':34} {base * 1e3:9.1f} ms {added * 1e3:+7.1f} ms {1 + added / base:7.3f}")
 
 
+def prices_overhead(loops: int = 100_000) -> None:
+    """Loading the price table, and pricing one call of known usage."""
+
+    def load() -> None:
+        text = importlib.resources.files("bedrock_budget.prices").joinpath("bundled.json").read_text(encoding="utf-8")
+        PriceTable.from_json(json.loads(text), lazily=True)
+
+    day = dt.date(2026, 11, 21)
+    print(f"{'load the price table':34} {min(timeit.repeat(load, number=1, repeat=20)) * 1e3:9.2f} ms")
+    claude, nova = (bundled().find(model, region="us-east-1", on=day) for model in (CLAUDE, MODEL))
+    assert claude is not None
+    assert nova is not None
+    short, long, flex = Usage(1_000, 200, 5_000), Usage(1_000, 200, 250_000), Served("flex")
+    ways: dict[str, Callable[[], object]] = {
+        "default": lambda: claude.prices.cost(short),
+        "long prompt": lambda: claude.prices.cost(long),
+        "flex tier": lambda: cost_pico_usd(short, nova.prices.served(flex, 6_000).price),
+        "find a price": lambda: bundled().find(CLAUDE, region="us-east-1", on=day),
+    }
+    for name, way in ways.items():
+        secs = min(timeit.repeat(way, number=loops, repeat=5)) / loops
+        print(f"{f'pricing one call, {name}' if name != 'find a price' else name:34} {secs * 1e6:9.2f} µs")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=3000)
     options = parser.parse_args()
     calls_overhead(options.calls)
+    prices_overhead()
     import_overhead()
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bedrock_budget.core import request_bounds as bounds
 from bedrock_budget.core import worst_case
-from bedrock_budget.core.pricing import Price, cost_pico_usd
+from bedrock_budget.core.pricing import Price, Prices, cost_pico_usd
+from bedrock_budget.core.served import DEFAULT, Served
 from bedrock_budget.core.usage import Usage
 from bedrock_budget.core.worst_case import Limits, WorstCase, WorstOf
 
@@ -252,3 +253,40 @@ def test_the_worst_of_several_models_is_that_of_the_dearest() -> None:
         for tokens in (10, 20)
     )
     assert WorstOf([short, long]).pico_usd(request) == long.pico_usd(request) > short.pico_usd(request)
+
+
+RATE = st.integers(min_value=1, max_value=10**6)
+PRICES = st.builds(Price, RATE, RATE, RATE, RATE, RATE)
+WAYS = st.sampled_from([DEFAULT, Served("flex"), Served("priority"), Served("ultra"), Served(latency="optimized")])
+BOOKS = st.builds(
+    lambda plain, variants: Prices(*plain.rates(), variants=variants),
+    PRICES,
+    st.dictionaries(WAYS, st.dictionaries(st.sampled_from([500, 900, 5_000]), PRICES, min_size=1), max_size=3),
+)
+
+
+@settings(max_examples=200)
+@given(
+    BOOKS, st.sampled_from(["default", "flex", "priority", "ultra"]), st.booleans(), st.integers(0, 6_000), st.data()
+)
+def test_no_variant_that_was_asked_for_costs_more(
+    prices: Prices, tier: str, optimized: bool, size: int, data: st.DataObject
+) -> None:
+    latency = "optimized" if optimized else "standard"
+    request = converse({"text": "x" * size}, serviceTier={"type": tier}, performanceConfig={"latency": latency})
+    worst_case = WorstCase("openai.gpt-6", prices, Limits(100_000, 4_000)).pico_usd(request)
+    plain_prompt = size + PLAIN  # the most that it can be
+    tokens = data.draw(st.integers(0, plain_prompt))
+    read = data.draw(st.integers(0, tokens))
+    usage = Usage(tokens - read, data.draw(st.integers(0, 100)), read)
+    for served in (DEFAULT, Served(tier), Served(latency=latency), Served(tier, latency)):
+        assert cost_pico_usd(usage, prices.served(served, tokens).price) <= worst_case
+    assert prices.cost(usage) <= worst_case
+
+
+def test_a_window_that_ends_at_the_threshold_is_never_priced_above_it() -> None:
+    prices = Prices(*PRICE.rates(), variants={DEFAULT: {200_000: Price(6, 30, 2, 8, 12)}})
+    assert WorstCase(CLAUDE, prices, LIMITS).pico_usd(converse(IMAGE)) == WINDOW * 3 + 1_500
+    lower = Prices(*PRICE.rates(), variants={DEFAULT: {500: Price(6, 30, 2, 8, 12)}})
+    assert WorstCase(CLAUDE, lower, LIMITS).pico_usd(converse(TEXT)) == 1_000 * 6 + 100 * 30
+    assert WorstCase(CLAUDE, lower).pico_usd(converse(TEXT)) == 1_000 * 6 + 100 * 30

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedrock_budget.core.price_facts import TOKEN_KINDS
 from bedrock_budget.prices import build
+from bedrock_budget.prices.litellm_map import Refused, pico_usd
 
 SUPPLEMENT: dict[str, Any] = {
     "sources": {
@@ -44,12 +46,12 @@ def rows(litellm: dict[str, Any], model: str, **supplement: Any) -> list[dict[st
 
 
 def prices(row: dict[str, Any]) -> list[int]:
-    return [row[name] for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")]
+    return [row[name] for name in TOKEN_KINDS if name in row]
 
 
 @given(st.integers(min_value=0, max_value=10**15))
 def test_conversion_is_exact(micros: int) -> None:
-    assert build.micros_per_1m(Decimal(micros).scaleb(-12)) == micros
+    assert pico_usd(Decimal(micros).scaleb(-12)) == micros
 
 
 @pytest.mark.parametrize(
@@ -57,14 +59,14 @@ def test_conversion_is_exact(micros: int) -> None:
     [("3.3E-6", 3_300_000), ("8.75E-9", 8_750), ("0.000004125", 4_125_000), ("0.0", 0), ("1e-12", 1)],
 )
 def test_conversion_of_map_texts(text: str, micros: int) -> None:
-    assert build.micros_per_1m(Decimal(text)) == micros
+    assert pico_usd(Decimal(text)) == micros
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (Decimal("1.00000000000001E-6"), "not a whole number of micros"),
-        (Decimal("1E-13"), "not a whole number of micros"),
+        (Decimal("1.00000000000001E-6"), "not a whole number of pico"),
+        (Decimal("1E-13"), "not a whole number of pico"),
         (Decimal("-1E-6"), "negative"),
         (Decimal("NaN"), "not a price"),
         (Decimal("Infinity"), "not a price"),
@@ -74,8 +76,8 @@ def test_conversion_of_map_texts(text: str, micros: int) -> None:
     ],
 )
 def test_no_price_is_rounded_or_guessed(value: object, reason: str) -> None:
-    with pytest.raises(build.Refused, match=reason):
-        build.micros_per_1m(value)
+    with pytest.raises(Refused, match=reason):
+        pico_usd(value)
 
 
 def test_all_cache_prices_are_listed() -> None:
@@ -85,22 +87,101 @@ def test_all_cache_prices_are_listed() -> None:
     assert (row["profile"], row["source"]) == (None, "litellm")
 
 
-def test_no_write_price_is_listed() -> None:
+def test_what_is_not_listed_is_not_in_the_table() -> None:
     [row] = rows({"acme.m": entry("0.8", "3.2", "0.2")}, "acme.m")
-    assert prices(row) == [800_000, 3_200_000, 200_000, 800_000, 800_000]
-    assert row["note"] == "no cache write price listed: input price"
-
-
-def test_no_1h_write_price_is_listed() -> None:
-    [row] = rows({"acme.m": entry("3", "15", "0.3", **writes("3.75"))}, "acme.m")
-    assert prices(row) == [3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000]
-    assert row["note"] == "no 1 h cache write price listed: 2 x input"
-
-
-def test_no_cache_price_is_listed() -> None:
+    assert prices(row) == [800_000, 3_200_000, 200_000]
     [row] = rows({"acme.m": entry("0.25", "1.25")}, "acme.m")
-    assert prices(row) == [250_000, 1_250_000, 250_000, 312_500, 500_000]
-    assert "note" not in row
+    assert prices(row) == [250_000, 1_250_000]
+
+
+def test_tiers_long_prompts_and_regions_are_rows_of_their_own() -> None:
+    more = per_million(
+        input_cost_per_token_flex="1",
+        output_cost_per_token_flex="7.5",
+        input_cost_per_token_batches="1.1",
+        cache_read_input_token_cost_priority="0.5",
+        input_cost_per_token_above_200k_tokens="6",
+        cache_creation_input_token_cost_above_1hr_above_200k_tokens="12",
+        output_cost_per_token_above_272k_tokens_ultrafast="99",
+    )
+    found = rows({"acme.m": entry("3", "15", **more), "bedrock/eu-west-2/acme.m": entry("4", "16")}, "acme.m")
+    assert [(row.get("when"), prices(row)) for row in found] == [
+        (None, [3_000_000, 15_000_000]),
+        ({"input_above": 200_000}, [6_000_000, 12_000_000]),
+        ({"tier": "batch"}, [1_100_000]),
+        ({"tier": "flex"}, [1_000_000, 7_500_000]),
+        ({"tier": "priority"}, [500_000]),
+        ({"tier": "ultrafast", "input_above": 272_000}, [99_000_000]),
+        ({"region": "eu-west-2"}, [4_000_000, 16_000_000]),
+    ]
+
+
+def units(litellm: dict[str, Any], model: str) -> list[tuple[Any, ...]]:
+    found = made(litellm).table["models"][model]["units"]
+    return [(unit["kind"], unit.get("detail"), unit["pico_usd"]) for unit in found]
+
+
+def test_other_units() -> None:
+    image = {"litellm_provider": "bedrock", "mode": "image_generation", "output_cost_per_image": Decimal("0.04")}
+    sizes = dict.fromkeys(("acme.i", "512-x-512/50-steps/acme.i", "max-x-max/max-steps/bedrock/acme.i"), image)
+    assert units(sizes, "acme.i") == [
+        ("image", None, 4 * 10**10),
+        ("image", "512x512/50-steps", 4 * 10**10),
+        ("image", "max/max-steps", 4 * 10**10),
+    ]
+    rerank = entry("0.0", "0.0", mode="rerank", input_cost_per_query=Decimal("0.002"))
+    assert units({"acme.r": rerank}, "acme.r") == [("search_unit", None, 2 * 10**9)]
+    media = {
+        "input_cost_per_query": Decimal("0.00007"),
+        "input_cost_per_video_per_second": Decimal("0.0007"),
+        "input_cost_per_audio_per_second": Decimal("0.00014"),
+        "input_cost_per_image": Decimal("0.0001"),
+    }
+    embed = made({"acme.e": entry(None, "0.0", mode="embedding", **media)}).table["models"]["acme.e"]
+    assert "rows" not in embed
+    assert [unit["kind"] for unit in embed["units"]] == [
+        *("input_audio_second", "input_image", "input_video_second", "request")
+    ]
+    sizes_of_search = ("low", "medium", "high")
+    search = {f"search_context_size_{size}": Decimal("0.01") for size in sizes_of_search}
+    chat = entry("1", "2", search_context_cost_per_query=search)
+    assert units({"acme.c": chat}, "acme.c") == [("server_tool_request", "web_search", 10**10)]
+    search["search_context_size_high"] = Decimal("0.02")
+    assert units({"acme.c": chat}, "acme.c")[0] == ("server_tool_request", "web_search/high", 2 * 10**10)
+    policies = {"contentPolicyUnits": Decimal("0.00015"), "contentPolicyImageUnits": Decimal("0.00075"), "w": 0}
+    guardrails = {"litellm_provider": "bedrock", "mode": "guardrail", "guardrail_cost_per_unit": policies}
+    assert units({"bedrock/guardrails": guardrails}, "amazon.bedrock-guardrails") == [
+        ("guardrail_image_unit", "contentPolicyImageUnits", 75 * 10**7),
+        ("guardrail_text_unit", "contentPolicyUnits", 15 * 10**7),
+        ("guardrail_text_unit", "w", 0),
+    ]
+
+
+def test_ids_of_the_mantle_endpoint_count_where_the_runtime_has_none() -> None:
+    both = {
+        "acme.m": entry("1", "2"),
+        "bedrock_mantle/acme.m": entry("3", "4"),
+        "bedrock_mantle/eu-west-1/acme.m": entry("5", "6"),
+        "bedrock_mantle/acme.short": entry("7", "8"),
+    }
+    given = {"acme.short": "acme.m"}
+    assert [prices(row)[0] for row in rows(both, "acme.m", aliases=given)] == [1_000_000, 5_000_000]
+    assert prices(rows(both, "acme.short")[0]) == [7_000_000, 8_000_000]
+
+
+def test_coverage_counts_models_that_have_a_price() -> None:
+    built = made(
+        {
+            "acme.m": entry("1", "2"),
+            "bedrock/us-east-1/6-month-commitment/acme.m": {**entry(None, None), "input_cost_per_second": 1},
+            "bedrock/*/1-month-commitment/acme.n": {**entry(None, None), "input_cost_per_second": 1},
+            "us.acme.m": entry("1", None),
+            "bedrock/claude_platform/claude": entry("1", "2"),
+            "bedrock/guardrails": entry(None, None, mode="guardrail"),
+        }
+    )
+    assert len(built.measured) == 5
+    assert [key for key, _ in built.missed] == ["bedrock/*/1-month-commitment/acme.n", "bedrock/claude_platform/claude"]
 
 
 @pytest.mark.parametrize("output", [None, "0.0"])
@@ -138,9 +219,15 @@ def test_in_region_is_not_sold_at_the_global_price() -> None:
     assert "note" not in us
 
 
-def test_a_corrected_price_keeps_the_note_of_the_profile() -> None:
-    bare, _ = rows({"acme.m": entry("1", "2", "0.1"), "us.acme.m": entry("1.1", "2.2", "0.11")}, "acme.m")
-    assert bare["note"].endswith("; no cache write price listed: input price")
+def test_all_that_the_bare_id_costs_is_corrected() -> None:
+    def tiers(factor: str) -> dict[str, Any]:
+        return per_million(input_cost_per_token_flex=factor, input_cost_per_token_above_200k_tokens="9")
+
+    search = {"search_context_cost_per_query": {"search_context_size_low": Decimal("0.01")}}
+    both = {"acme.m": entry("1", "2", **tiers("0.5"), **search), "us.acme.m": entry("1.1", "2.2", **tiers("0.55"))}
+    found = [row for row in rows(both, "acme.m") if row["profile"] is None]
+    assert [prices(row)[0] for row in found] == [1_100_000, 9_000_000, 550_000]
+    assert units(both, "acme.m") == [("server_tool_request", "web_search", 10**10)]
 
 
 @pytest.mark.parametrize("us", [("1", "2"), ("1.3", "2.6"), ("1.1", "2")])
@@ -153,20 +240,20 @@ def test_other_differences_are_left_alone(us: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("model_id", "found", "reason"),
     [
-        ("bedrock/us-east-1/acme.m", entry("1", "2"), "keyed by region"),
-        ("1024-x-1024/50-steps/acme.m", entry("1", "2"), "keyed by region"),
+        ("bedrock/us-east-1/1-month-commitment/acme.m", entry("1", "2"), "provisioned throughput"),
+        ("bedrock/claude_platform/claude-opus-5", entry("1", "2"), "another service"),
         ("acme.m@20251001", entry("1", "2"), "not a Bedrock model id"),
         ("claude-sonnet", entry("1", "2"), "not a Bedrock model id"),
-        ("acme.m", entry("1", "2", mode="rerank"), "mode rerank"),
         ("acme.m", entry("1", "2", mode="realtime"), "mode realtime"),
-        ("acme.m", entry(None, None, mode="image_generation"), "mode image_generation"),
+        ("acme.m", entry(None, None, mode="image_generation"), "no price of anything"),
+        ("acme.m", entry(None, None), "no price for input tokens"),
         ("acme.m", entry(None, "2"), "no price for input tokens"),
         ("acme.m", entry("0", "2"), "no price for input tokens"),
         ("acme.m", entry("1", None), "no price for output tokens"),
         ("acme.m", entry("1", "0"), "no price for output tokens"),
-        ("acme.m", entry(None, "0", mode="embedding"), "no price for input tokens"),
-        ("acme.m", entry("1", "2.0000001"), "not a whole number of micros per 1M tokens"),
-        ("acme.m", entry("1", "2", "0.00000005"), "not a whole number of micros per 1M tokens"),
+        ("acme.m", entry(None, "0", mode="embedding"), "no price of anything"),
+        ("acme.m", entry("1", "2.0000001"), "not a whole number of pico-USD"),
+        ("acme.m", entry("1", "2", "0.00000005"), "not a whole number of pico-USD"),
         ("acme.m", entry("1", "2", **writes("-1")), "negative"),
     ],
 )
@@ -203,12 +290,12 @@ def test_the_supplement_adds_corrects_dates_and_drops() -> None:
     )
     models = built.table["models"]
     assert [(r["profile"], r["from"], r["source"], prices(r), r.get("note")) for r in models["acme.m"]["rows"]] == [
-        (None, "2023-09-28", "hand", [10, 20, 10, 13, 20], "corrected"),
-        ("us", "2026-01-01", "hand", [12, 20, 3, 15, 24], None),
-        ("us", "2026-01-15", "litellm", [4_000_000, 5_000_000, 4_000_000, 5_000_000, 8_000_000], None),
+        (None, "2023-09-28", "hand", [10, 20], "corrected"),
+        ("us", "2026-01-01", "hand", [12, 20, 3], None),
+        ("us", "2026-01-15", "litellm", [4_000_000, 5_000_000], None),
     ]
     [retired] = models["acme.retired-20240307"]["rows"]
-    assert (retired["from"], prices(retired)) == ("2024-03-07", [10, 20, 10, 13, 70])
+    assert (retired["from"], prices(retired)) == ("2024-03-07", [10, 20, 70])
     assert built.left_out == [("acme.wrong", "no such model")]
     assert built.table["aliases"] == {"acme.retired": "acme.retired-20240307"}
 
@@ -287,7 +374,7 @@ def test_the_supplement_corrects_limits() -> None:
 def test_the_head_of_the_table() -> None:
     head = {name: value for name, value in made({}).table.items() if name != "models"}
     assert head == {
-        "schema_version": 1,
+        "schema_version": 2,
         "generated": "2026-03-01",
         "currency": "USD",
         "unit": "usd_micros_per_1m_tokens",
@@ -333,10 +420,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert list(table["models"]) == ["acme.m"]
     report = capsys.readouterr().out
     assert "1 models, 1 rows" in report
-    assert (
-        "left out, 0.0000033000000001 USD a token is not a whole number of micros per 1M tokens: 1\n  acme.odd"
-        in report
-    )
+    assert "left out, 0.0000033000000001 USD is not a whole number of pico-USD: 1\n  acme.odd" in report
     assert build.main(arguments(tmp_path, MAP)) == 0
     assert (tmp_path / "out.json").read_bytes() == written
 

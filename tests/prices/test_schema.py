@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bedrock_budget.core.model_ids import PROFILE_PREFIXES
+from bedrock_budget.core.price_facts import TOKEN_KINDS, UNIT_KINDS
 from bedrock_budget.core.worst_case import Limits
 from bedrock_budget.prices import table
 
@@ -75,7 +76,7 @@ NOVA = ("models", "amazon.nova-pro-v1:0", "rows", 0)
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("schema_version",), 2),
+        (("schema_version",), 1),
         (("schema_version",), True),
         (("generated",), "21 November"),
         (("currency",), "EUR"),
@@ -96,9 +97,12 @@ NOVA = ("models", "amazon.nova-pro-v1:0", "rows", 0)
         ((*NOVA, "output"), -1),
         ((*NOVA, "cache_read"), None),
         ((*NOVA, "cache_write_1h"), True),
+        (("models", "amazon.nova-pro-v1:0", "units"), []),
+        (("models", "amazon.nova-pro-v1:0", "units"), [{"kind": "image"}]),
         ((*NOVA, "tier"), "flex"),
         ((*NOVA, "when"), {}),
-        ((*NOVA, "when"), {"tier": "express"}),
+        ((*NOVA, "when"), {"tier": ""}),
+        ((*NOVA, "when"), {"moon": "full"}),
         ((*NOVA, "when"), {"input_above": 0}),
     ],
 )
@@ -134,4 +138,6 @@ def test_the_schema_says_what_the_code_does() -> None:
     assert properties["currency"]["const"] == table.CURRENCY
     assert properties["unit"]["const"] == table.UNIT
     assert set(SCHEMA["$defs"]["limits"]["properties"]) == set(Limits._fields)
-    assert set(SCHEMA["$defs"]["row"]["properties"]["profile"]["enum"]) == {None, *PROFILE_PREFIXES}
+    assert set(SCHEMA["$defs"]["profile"]["enum"]) == {None, *PROFILE_PREFIXES}
+    assert set(TOKEN_KINDS) < set(SCHEMA["$defs"]["row"]["properties"])
+    assert set(UNIT_KINDS) <= set(SCHEMA["$defs"]["unit"]["properties"]["kind"]["description"].rstrip(".").split(", "))

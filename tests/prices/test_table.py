@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from bedrock_budget.core.pricing import Price
+from bedrock_budget.core.pricing import Price, Prices
+from bedrock_budget.core.served import DEFAULT, Served
+from bedrock_budget.core.usage import Usage
 from bedrock_budget.core.worst_case import Limits
 from bedrock_budget.prices import PriceRow, PriceTable, bundled, table
 
@@ -21,7 +23,7 @@ def row(profile: str | None, price: int, since: str = "2025-01-01", **more: Any)
 
 def data(**models: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "generated": "2026-06-01",
         "currency": "USD",
         "unit": "usd_micros_per_1m_tokens",
@@ -133,31 +135,167 @@ def test_before_every_row_of_a_profile_its_oldest_is_taken() -> None:
 def test_a_row_says_what_it_is_the_price_of() -> None:
     found = TABLE.find("eu.acme.full", region="eu-west-1", on=TODAY)
     price = Price(130, 130, 130, 130, 130)
-    assert found == PriceRow(price, "acme.full", "eu", dt.date(2025, 1, 1), "test")
+    assert found is not None
+    assert found == PriceRow(price, "acme.full", "eu", dt.date(2025, 1, 1), "test", found.prices)
+    assert found.prices == Prices(130, 130, 130, 130, 130)
 
 
-def test_the_region_makes_no_difference_yet() -> None:
-    assert TABLE.find("acme.full", region="sa-east-1", on=TODAY) == TABLE.find("acme.full", region=None, on=TODAY)
+REGIONAL = PriceTable.from_json(
+    data(
+        here=[
+            row(None, 100),
+            row("eu", 120),
+            row("us", 101),
+            row("global", 90),
+            row("us-gov", 150),
+            row(None, 125, when={"region": "eu-west-2"}),
+            row(None, 160, when={"region": "us-gov-west-1"}),
+            row(None, 99, when={"region": "us-east-2"}),
+            row("us", 102, when={"region": "us-west-2"}),
+            row("global", 95, when={"region": "sa-east-1"}),
+        ],
+        asia=[row(None, 10), row("apac", 12), row("jp", 13), row("au", 14)],
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "region", "expected"),
+    [
+        ("acme.here", "eu-west-2", 125),  # the region's own
+        ("acme.here", "eu-west-1", 120),  # what a geography's regions cost
+        ("acme.here", "us-east-1", 100),
+        ("acme.here", "us-west-2", 100),  # a profile's price is not in-region's
+        ("acme.here", "us-gov-west-1", 160),
+        ("acme.here", "us-gov-east-1", 150),
+        ("acme.here", "sa-east-1", 100),
+        ("acme.here", None, 100),
+        ("eu.acme.here", "eu-west-2", 125),  # a geographic profile costs what its source region does
+        ("eu.acme.here", "eu-west-1", 120),
+        ("us.acme.here", "us-west-2", 102),
+        ("us.acme.here", "us-east-1", 101),
+        ("us.acme.here", "us-east-2", 99),
+        ("eu.acme.here", "us-east-2", 120),  # which is in no geography of the profile
+        ("jp.acme.here", "eu-west-1", 120),
+        ("global.acme.here", "eu-west-2", 90),
+        ("global.acme.here", "sa-east-1", 95),
+        ("arn:aws:bedrock:eu-west-2::foundation-model/acme.here", "us-east-1", 125),  # the ARN's region counts
+        ("acme.asia", "ap-northeast-1", 13),
+        ("acme.asia", "ap-northeast-2", 12),
+        ("acme.asia", "ap-southeast-2", 14),
+        ("acme.asia", "ap-south-1", 12),
+    ],
+)
+def test_the_order_of_places(model_id: str, region: str | None, expected: int) -> None:
+    found = REGIONAL.find(model_id, region=region, on=TODAY)
+    assert found is not None
+    assert found.price.input == expected
+    assert REGIONAL.find(model_id, region=region, on=TODAY) is found  # kept
 
 
 def test_listing() -> None:
     names = ("bare", "coming", "dated", "full", "old", "profiles", "worldwide")
     assert TABLE.models() == tuple(f"acme.{name}" for name in names)
-    assert [(r.profile, r.price.input) for r in TABLE.rows("acme.full")] == [
+    inputs = [fact for fact in TABLE.facts("acme.full") if fact.kind == "input"]
+    assert [(fact.profile, fact.pico_usd) for fact in inputs] == [
         (None, 110),
+        ("us", 111),
         ("eu", 130),
         ("global", 100),
-        ("us", 111),
     ]
-    assert [r.price.input for r in TABLE.rows("acme.dated")] == [60, 50, 70]
-    assert TABLE.rows("acme.unknown") == ()
+    assert len(TABLE.facts("acme.dated")) == 3 * 5
+    assert TABLE.facts("acme.unknown") == ()
 
 
-def test_rows_under_conditions_are_left_out() -> None:
-    conditional = row(None, 1, when={"tier": "flex"})
-    found = PriceTable.from_json(data(m=[conditional, row(None, 2)], n=[conditional]))
-    assert found.models() == ("acme.m",)
-    assert [r.price.input for r in found.rows("acme.m")] == [2]
+def test_variants_are_of_the_place_that_is_found() -> None:
+    rows = [
+        row(None, 100),
+        row(None, 50, when={"tier": "flex"}),
+        row(None, 125, when={"latency": "optimized"}),
+        row(None, 200, when={"input_above": 1000}),
+        row("us", 110),
+        row(None, 60, "2026-09-01", when={"tier": "flex"}),
+    ]
+    found = PriceTable.from_json(data(m=rows)).find("acme.m", region=None, on=TODAY)
+    assert found is not None
+    assert found.price == Price(100, 100, 100, 100, 100)
+    prices = found.prices
+    assert prices.served(Served("flex"), 1) == (Price(50, 50, 50, 50, 50), True)
+    assert prices.served(Served(latency="optimized"), 1) == (Price(125, 125, 125, 125, 125), True)
+    assert prices.served(DEFAULT, 1001) == (Price(200, 200, 200, 200, 200), True)
+    later = PriceTable.from_json(data(m=rows)).find("acme.m", region=None, on=dt.date(2026, 9, 1))
+    assert later is not None
+    assert later.prices.served(Served("flex"), 1).price.input == 60
+    us = PriceTable.from_json(data(m=rows)).find("us.acme.m", region=None, on=TODAY)
+    assert us is not None
+    assert us.prices.served(Served("flex"), 1) == (us.price, False)
+
+
+def test_a_model_with_variants_alone_has_no_price() -> None:
+    table_ = PriceTable.from_json(data(m=[row(None, 1, when={"tier": "flex"})]))
+    assert table_.find("acme.m", region=None, on=TODAY) is None
+
+
+def test_a_year_of_price_changes_prices_usage_by_its_own_day() -> None:
+    months = [row(None, 100 - month, f"2026-{month:02}-01") for month in range(1, 13)]
+    table_ = PriceTable.from_json(data(m=months[::-1]))
+    day = dt.date(2026, 1, 1)
+    while day.year == 2026:
+        found = table_.find("acme.m", region=None, on=day)
+        assert found is not None
+        assert found.prices.cost(Usage(1_000, 10)) == 1_010 * (100 - day.month)
+        assert found.effective_from == day.replace(day=1)
+        day += dt.timedelta(days=1)
+
+
+def test_other_units() -> None:
+    head = {"from": "2025-01-01", "source": "test"}
+    given = data(m=[row(None, 1)])
+    given["models"]["acme.image"] = {
+        "units": [
+            {**head, "profile": None, "kind": "image", "detail": "1024x1024", "pico_usd": 7},
+            {**head, "profile": None, "kind": "image", "detail": "1024x1024", "pico_usd": 5, "from": "2026-01-01"},
+            {**head, "profile": None, "kind": "image", "pico_usd": 9, "when": {"region": "eu-west-1"}},
+            {**head, "profile": "us", "kind": "search_unit", "pico_usd": 3},
+        ]
+    }
+    found = PriceTable.from_json(given)
+
+    def units(model_id: str, region: str | None = None, on: dt.date = TODAY) -> list[tuple[str, str, int]]:
+        return [(unit.kind, unit.detail, unit.pico_usd) for unit in found.units(model_id, region=region, on=on)]
+
+    assert units("acme.image") == [("image", "1024x1024", 5)]
+    assert units("acme.image", on=dt.date(2025, 5, 1)) == [("image", "1024x1024", 7)]
+    assert units("acme.image", on=dt.date(2020, 5, 1)) == [("image", "1024x1024", 7)]
+    assert units("acme.image", "eu-west-1") == [("image", "", 9)]
+    assert units("us.acme.image", "us-east-1") == [("search_unit", "", 3)]
+    assert units("acme.m") == units("acme.other") == units("other") == []
+    assert found.find("acme.image", region=None, on=TODAY) is None
+
+
+def test_answers_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MOST_FOUND", 3)
+    found = PriceTable.from_json(data(m=[row(None, 1)]))
+    for day in range(1, 20):
+        assert found.find("acme.m", region=None, on=dt.date(2026, 1, day)) is not None
+
+
+def test_a_table_of_facts_is_the_same() -> None:
+    facts = [fact for model in TABLE.models() for fact in TABLE.facts(model)]
+    again = PriceTable(facts, {"acme.old:0": "acme.old"})
+    assert again.models() == TABLE.models()
+    for model_id in ("eu.acme.full", "jp.acme.profiles", "acme.old:0"):
+        on = {"region": None, "on": TODAY}
+        assert again.find(model_id, **on) == TABLE.find(model_id, **on)  # type: ignore[arg-type]
+
+
+def test_a_lazy_table_reads_a_model_when_it_is_asked_for() -> None:
+    given = data(m=[row(None, 1)], broken=[{**row(None, 1), "input": -1}])
+    lazy = PriceTable.from_json(given, lazily=True)
+    assert lazy.models() == ("acme.broken", "acme.m")
+    assert lazy.find("acme.m", region=None, on=TODAY) is not None
+    with pytest.raises(ValueError, match=r"^models\.acme\.broken\.rows\[0\]"):
+        lazy.find("acme.broken", region=None, on=TODAY)
 
 
 def test_aliases_may_be_absent() -> None:
@@ -184,6 +322,10 @@ def test_a_table_of_another_kind_is_refused(name: str) -> None:
         {"from": 20250101},
         {"profile": 1},
         {"source": None},
+        {"price": 1},
+        {"when": {"moon": "full"}},
+        {"when": {"tier": 1}},
+        {"when": {"input_above": -1}},
     ],
 )
 def test_a_broken_row_is_refused_by_name(broken: dict[str, Any]) -> None:
@@ -191,7 +333,7 @@ def test_a_broken_row_is_refused_by_name(broken: dict[str, Any]) -> None:
         PriceTable.from_json(data(m=[row(None, 1), {**row("us", 1), **broken}]))
 
 
-@pytest.mark.parametrize("member", ["profile", "from", "source", "input", "cache_read"])
+@pytest.mark.parametrize("member", ["profile", "from", "source"])
 def test_a_row_that_lacks_a_member_is_refused(member: str) -> None:
     given = row(None, 1)
     del given[member]
