@@ -166,7 +166,7 @@ class Call:
             hold.settle(cost)
         route, snapshot = self.route, self.snapshot
         if route is not None and (
-            account.spend >= route.tight_at
+            route.account.spend >= route.tight_at  # in shadow: of what would have been spent
             or account.unsent_cost >= route.hurry_at
             or (snapshot.caps and snapshot.is_near_cap)
         ):

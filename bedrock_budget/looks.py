@@ -123,15 +123,15 @@ class Observer:
         controls = self._store.read_controls(
             scope.org_id, scope.app_id, scope=budget.scope, day=scope.day.name, now_epoch=now.timestamp()
         )
+        if controls.stop is not None:  # at once, whatever becomes of the rest of the look
+            stopped = scope.snapshot.with_stop(controls.stop)
+            if scope.looked:  # who starts into a stop hears of it from its calls
+                note_stop(scope.snapshot.stop, stopped)
+            scope.snapshot = stopped
         snapshot = self._with_controls(scope, controls, renewed=self._renewed(scope))
         if snapshot.budget.timezone_name != budget.timezone_name or snapshot.budget.scope != budget.scope:
             scope.leave()
             return  # its next call enters another day or scope
-        if snapshot.stop is not None:  # at once, whatever becomes of the rest of the look
-            stopped = scope.snapshot.with_stop(snapshot.stop)
-            if scope.looked:  # who starts into a stop hears of it from its calls
-                note_stop(scope.snapshot.stop, stopped)
-            scope.snapshot = stopped
         items = (controls.org_item, controls.app_item)
         # Who asks has not looked for a while, however little of it a clock that stands still in suspension shows.
         if begun >= scope.schedule.due_at_secs or not scope.looked or scope.asked:

@@ -12,6 +12,7 @@ from bedrock_budget.call import Call
 from bedrock_budget.clock import Clock
 from bedrock_budget.config import load_budgets
 from bedrock_budget.core.account import Amounts, Batch, sum_of
+from bedrock_budget.core.cached_prices import CachedPrices, PriceKey
 from bedrock_budget.core.errors import StoreError
 from bedrock_budget.core.holds import Grant, Granted
 from bedrock_budget.core.keys import UsageKey
@@ -19,6 +20,7 @@ from bedrock_budget.core.usage import Usage
 from bedrock_budget.keeper import Keeper
 from bedrock_budget.scopes import ScopeDay
 from bedrock_budget.stores import Controls, DailyTotal, MemoryStore, Override, ShardSum, Sticky, Stop, Store
+from bedrock_budget.stores.contract import Profile
 from bedrock_budget.testing import ManualClock
 
 T = TypeVar("T")
@@ -137,6 +139,12 @@ class UnreliableStore(MemoryStore):  # not of `Store`, among whose kinds it does
 
     def app_ids(self, org_id: str) -> list[str]:
         return self.inner.app_ids(org_id)
+
+    def profiles(self, org_id: str, app_id: str | None) -> list[Profile]:
+        return self._do("profiles", org_id, False, lambda: self.inner.profiles(org_id, app_id))
+
+    def read_prices(self, keys: Collection[PriceKey], *, now_epoch: float) -> Mapping[PriceKey, CachedPrices]:
+        return self._do("read_prices", keys, False, lambda: self.inner.read_prices(keys, now_epoch=now_epoch))
 
     def write_grant(self, grant: Grant, *, once: bool = False) -> Granted:
         outcome = self._do("write_grant", grant, True, lambda: self.inner.write_grant(grant, once=once))

@@ -189,6 +189,13 @@ def test_a_stop_takes_effect_though_the_rest_of_the_look_fails(
     assert said[1][1] == "ORG#acme#APP#chat is no longer stopped"
 
 
+def test_a_stop_takes_effect_though_nothing_else_could_ever_be_read(process: ByHand, store: UnreliableStore) -> None:
+    store.put_stop("acme", STOP)
+    store.fails = lambda name, subject: None if name == "read_controls" else AWAY
+    assert is_stopped(process)
+    assert process.day.degraded
+
+
 def test_a_stop_stands_while_the_store_is_away_and_over_midnight(
     process: ByHand, store: UnreliableStore, clock: ManualClock
 ) -> None:

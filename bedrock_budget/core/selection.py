@@ -2,10 +2,12 @@
 
 1. A stop that has not expired refuses every call, those under an override and to unlabelled models too. It needs no
    chain, so it is looked at before `select` is called.
-2. An unexpired override decides, whatever its quota.
+2. An unexpired override decides, whatever its quota. (Caps over all labels refuse every other call once they are
+   reached, whatever label it asks for; so they are looked at before `select`, too.)
 3. Else start at the later of the sticky label and the label asked for.
 4. From there, the first label whose effective spend < quota: a quota of 0 never, no quota always. Labels that the
    call's body cannot go to are skipped. None left: refuse, or serve the last label whose quota is not 0.
+   Under strict enforcement a label in which the call finds no hold counts as used up, for this call.
 
 Why a label was chosen, by where it stands in the chain:
 
