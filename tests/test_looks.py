@@ -251,7 +251,7 @@ def calm(process: ByHand) -> None:
 
 def test_the_first_look_and_frequent_ones_sum_the_shards(process: ByHand, store: UnreliableStore) -> None:
     process.admit()
-    assert names(store) == ["read_controls", "profiles", "read_prices", "read_shards"]  # the middle two: seldom
+    assert names(store) == ["read_controls", "read_prices", "read_shards"]  # prices: once in a quarter of an hour
     process.look_when_due()
     assert names(store) == ["read_controls", "read_shards"]
 

@@ -61,7 +61,8 @@ them (a test compares).
   and one metering write per request. Units until the quota is crossed; what its overshoot costs is left out. How far
   it goes depends on where its looks happen to fall.
 - *WU*, *RU*: DynamoDB write and read units, thousands; $0.625 and $0.125 a million. Both ways read overrides and the
-  sticky state every {controls:g} s. The aggregator is the same for both and left out.
+  sticky state every {controls:g} s. The aggregator is the same for both and left out;
+  so are registered profiles (a read unit in five minutes) and fetched prices (4 a label in a quarter of an hour).
 
 {header}
 {rows}
